@@ -1,0 +1,84 @@
+"""Losses as pure functions of scores; sums over the batch, as the papers' weights presume."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    r"""Bayesian personalised ranking: each positive should score above its negatives.
+
+    .. math:: \ell = -\sum_{b} \sum_{n} \log \sigma(s_b - t_{bn})
+
+    Rendle et al., *BPR*, UAI 2009, https://arxiv.org/abs/1205.2618. A sum, not a mean.
+
+    Args:
+        positive: scores of the observed pairs ``[B]``.
+        negative: scores of the sampled pairs ``[B]`` or ``[B, n]``.
+
+    >>> float(bpr(torch.zeros(1), torch.zeros(1, 2)))  # 2 log 2
+    1.3862...
+    """
+    if negative.dim() > positive.dim():
+        positive = positive.unsqueeze(-1)
+    return -functional.logsigmoid(positive - negative).sum()
+
+
+def relaxed_ranking(listed: Tensor, rest: Tensor) -> Tensor:
+    r"""Negative log-likelihood that the listed entries come in order, before all the rest.
+
+    .. math:: \ell = -\sum_u \sum_{k=1}^{K} \log
+        \frac{e^{s_{uk}}}{\sum_{m \ge k} e^{s_{um}} + e^{b_u}}
+
+    The order within the rest is free, so only :math:`b_u`, the log-sum-exp of its scores, enters.
+    Kang et al., *DE-RRD*, CIKM 2020, https://arxiv.org/abs/2012.04357. Differs from the released
+    code: log-sum-exp, so no clamping of scores. A sum over users, as there.
+
+    Args:
+        listed: student scores of the teacher's list, best first ``[B, K]``.
+        rest: log-sum-exp of the student scores of the other entries ``[B]``; ``-inf`` if none.
+
+    >>> float(relaxed_ranking(torch.zeros(1, 1), torch.zeros(1)))  # log 2
+    0.6931...
+    """
+    tail = listed.flip(-1).logcumsumexp(-1)
+    return (torch.logaddexp(tail, rest.unsqueeze(-1)).sum(-1) - listed.sum(-1)).sum()
+
+
+def soft_bce(score: Tensor, label: Tensor) -> Tensor:
+    r"""Binary cross-entropy of scores against labels in [0, 1].
+
+    .. math:: \ell = -\sum_b y_b \log \sigma(s_b) + (1 - y_b) \log \sigma(-s_b)
+
+    A sum, not a mean.
+
+    Args:
+        score: logits ``[B]``.
+        label: probabilities ``[B]``.
+
+    >>> float(soft_bce(torch.zeros(2), torch.tensor([1.0, 0.3])))  # 2 log 2
+    1.3862...
+    """
+    return functional.binary_cross_entropy_with_logits(score, label, reduction="sum")
+
+
+def multinomial_vae(scores: Tensor, target: Tensor, mean: Tensor, log_variance: Tensor, beta: float) -> Tensor:
+    r"""Multinomial log-likelihood of the observed rows and beta times the KL to N(0, I), negated.
+
+    .. math:: \ell = \sum_u \Big[ -\sum_i x_{ui} \log \mathrm{softmax}(s_u)_i +
+        \frac{\beta}{2} \sum_k \big(\mu_{uk}^2 + \sigma_{uk}^2 - \log \sigma_{uk}^2 - 1\big) \Big]
+
+    Liang et al., WWW 2018, https://arxiv.org/abs/1802.05814. A sum over users, not a mean.
+
+    Args:
+        scores: logits ``[B, I]``.
+        target: weights of the observed items ``[B, I]``.
+        mean: posterior means ``[B, H]``.
+        log_variance: logarithm of the posterior variances ``[B, H]``.
+        beta: weight of the KL term.
+    """
+    likelihood = (target * scores.log_softmax(-1)).sum()
+    divergence = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum()
+    return beta * divergence - likelihood

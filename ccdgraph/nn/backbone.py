@@ -1,0 +1,137 @@
+"""Backbones: two embedding tables and one way to propagate them over a graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ccdgraph.data.graph import BipartiteGraph
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """What a backbone makes of a graph, and all that losses, evaluation and distillation read.
+
+    Args:
+        user: served user embeddings ``[U, D]``.
+        item: served item embeddings ``[I, D]``; the score of a pair is the inner product.
+        layers: outputs of the single layers, each ``[U + I, D']``, for layer-wise methods.
+        posterior: mean and log-variance of the user codes ``[U, H]`` each, of a variational model.
+
+    >>> out = Embeddings(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
+    >>> out.scores(torch.tensor([0])).tolist()
+    [[11.0, 2.0]]
+    """
+
+    user: Tensor
+    item: Tensor
+    layers: tuple[Tensor, ...] = ()
+    posterior: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def num_users(self) -> int:
+        """Number of users ``U``."""
+        return self.user.shape[0]
+
+    @property
+    def num_items(self) -> int:
+        """Number of items ``I``."""
+        return self.item.shape[0]
+
+    def scores(self, user: Tensor) -> Tensor:
+        """Scores of every item for the listed users, ``[B] -> [B, I]``."""
+        return self.user[user] @ self.item.T
+
+    def pairs(self, user: Tensor, item: Tensor) -> Tensor:
+        """Scores of single pairs; ``user`` and ``item`` broadcast, ``[...] -> [...]``."""
+        return (rows(self.user, user) * rows(self.item, item)).sum(-1)
+
+    def detach(self) -> Embeddings:
+        """The same values, cut from the graph of gradients: how a teacher enters a loss."""
+        return Embeddings(self.user.detach(), self.item.detach(), tuple(x.detach() for x in self.layers))
+
+    def to(self, device: torch.device | str) -> Embeddings:
+        """The same embeddings on ``device``."""
+        layers = tuple(x.to(device) for x in self.layers)
+        return replace(self, user=self.user.to(device), item=self.item.to(device), layers=layers)
+
+
+def rows(table: Tensor, index: Tensor) -> Tensor:
+    """``table[index]`` with a backward that is deterministic on the CPU, ``[N, D] -> [*, D]``.
+
+    Plain indexing adds gradients with unordered atomics there, so two runs would differ.
+    """
+    return nn.functional.embedding(index, table)
+
+
+class Backbone(nn.Module):
+    """Embedding tables of users and items; subclasses write :meth:`propagate`.
+
+    The graph is an argument and never an attribute: growth, an older graph with the same weights
+    (a proxy) and a sampled subgraph are the same call.
+
+    Args:
+        num_users: rows of the user table ``U``.
+        num_items: rows of the item table ``I``.
+        dim: width of both tables ``D``.
+        std: standard deviation of the initial values.
+        generator: source of the initial values.
+    """
+
+    # Parameters with one row per entity, and whose rows they are; growth appends to these.
+    entity_tables: ClassVar[dict[str, str]] = {"user": "user", "item": "item"}
+
+    def __init__(
+        self,
+        num_users: int,
+        num_items: int,
+        dim: int,
+        *,
+        std: float = 0.01,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_users, self.num_items, self.dim = num_users, num_items, dim
+        self.user = normal_table(num_users, dim, std, generator)
+        self.item = normal_table(num_items, dim, std, generator)
+
+    def propagate(self, x: Tensor, graph: BipartiteGraph) -> Tensor:
+        """Node embeddings after message passing, ``[U + I, D] -> [U + I, D']``."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither 'propagate' nor 'layers'")
+
+    def layers(self, x: Tensor, graph: BipartiteGraph) -> list[Tensor]:
+        """Output of every layer, each ``[U + I, D']``; by default the one of :meth:`propagate`."""
+        return [self.propagate(x, graph)]
+
+    def readout(self, layers: list[Tensor]) -> Tensor:
+        """Served embedding of every node from its layers; by default the last layer."""
+        return layers[-1]
+
+    def forward(self, graph: BipartiteGraph) -> Embeddings:
+        """Embeddings of every user and item of ``graph``.
+
+        Raises:
+            ValueError: the graph has other entity counts than the tables.
+        """
+        self.check_graph(graph)
+        layers = self.layers(torch.cat([self.user, self.item]), graph)
+        user, item = self.readout(layers).split([self.num_users, self.num_items])
+        return Embeddings(user, item, tuple(layers))
+
+    def check_graph(self, graph: BipartiteGraph) -> None:
+        """Refuse a graph whose entity counts differ from the tables."""
+        if (graph.num_users, graph.num_items) != (self.num_users, self.num_items):
+            raise ValueError(
+                f"graph has {graph.num_users} users and {graph.num_items} items, the backbone "
+                f"{self.num_users} and {self.num_items}; call 'grow' first"
+            )
+
+
+def normal_table(
+    num_rows: int, dim: int, std: float, generator: torch.Generator | None
+) -> nn.Parameter:
+    """A table ``[num_rows, dim]`` of independent normal values with deviation ``std``."""
+    return nn.Parameter(torch.randn(num_rows, dim, generator=generator) * std)

@@ -1,0 +1,102 @@
+"""MultVAE, a variational autoencoder of user rows, in the shape of a backbone."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ccdgraph.data.graph import BipartiteGraph
+from ccdgraph.nn.backbone import Backbone, Embeddings, normal_table
+
+
+class MultVAE(Backbone):
+    r"""Variational autoencoder with a multinomial likelihood, one hidden layer on each side.
+
+    .. math:: h_u = \tanh\Big(\sum_{i \in N_u} \frac{w_{ui}}{\lVert w_u \rVert_2} E_i + b\Big), \quad
+        z_u \sim \mathcal N\big(\mu(h_u), \sigma^2(h_u)\big), \quad
+        s_{ui} = \langle \tanh(V z_u + c),\, G_i \rangle + g_i
+
+    The hidden decoder row with a constant 1 is the user embedding, a decoder row with its bias the
+    item embedding, so the score stays an inner product and no dense row of the catalogue is made.
+    There is no user table: a new user needs edges alone. In training the input entries are dropped
+    out and ``z`` is drawn; in evaluation ``z`` is the mean.
+
+    Liang et al., *Variational Autoencoders for Collaborative Filtering*, WWW 2018,
+    https://arxiv.org/abs/1802.05814.
+
+    Args:
+        num_users: users ``U`` (they own no parameters).
+        num_items: rows of the encoder and decoder tables ``I``.
+        dim: width of the hidden layers ``H``.
+        latent: width of ``z``; ``dim`` when 0.
+        dropout: probability that an input entry is left out in training.
+        std: standard deviation of the initial table rows.
+        generator: source of the initial values.
+    """
+
+    entity_tables: ClassVar[dict[str, str]] = {"item": "item", "decoder": "item", "bias": "item"}
+
+    def __init__(
+        self,
+        num_users: int,
+        num_items: int,
+        dim: int,
+        *,
+        latent: int = 0,
+        dropout: float = 0.5,
+        std: float = 0.05,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(num_users, num_items, dim, std=std, generator=generator)
+        del self.user
+        latent = latent or dim
+        self.dropout = dropout
+        self.decoder = normal_table(num_items, dim, std, generator)
+        self.bias = nn.Parameter(torch.zeros(num_items, 1))
+        self.encoder_bias = nn.Parameter(torch.zeros(dim))
+        self.posterior = nn.Parameter(_glorot(dim, 2 * latent, generator))
+        self.posterior_bias = nn.Parameter(torch.zeros(2 * latent))
+        self.hidden = nn.Parameter(_glorot(latent, dim, generator))
+        self.hidden_bias = nn.Parameter(torch.zeros(dim))
+        self._noise = torch.Generator()
+
+    def begin_epoch(self, generator: torch.Generator) -> None:
+        """Take the dropout and the noise of the coming epoch from ``generator``."""
+        self._noise = generator
+
+    def forward(self, graph: BipartiteGraph) -> Embeddings:
+        """Embeddings of width ``H + 1`` and the posterior of every user."""
+        self.check_graph(graph)
+        hidden = torch.tanh(self._encode(graph) + self.encoder_bias)
+        mean, log_variance = (hidden @ self.posterior + self.posterior_bias).chunk(2, dim=1)
+        code = mean
+        if self.training:
+            code = mean + self._draw(mean, normal=True) * (0.5 * log_variance).exp()
+        decoded = torch.tanh(code @ self.hidden + self.hidden_bias)
+        ones = decoded.new_ones(self.num_users, 1)
+        return Embeddings(
+            torch.cat([decoded, ones], dim=1),
+            torch.cat([self.decoder, self.bias], dim=1),
+            posterior=(mean, log_variance),
+        )
+
+    def _encode(self, graph: BipartiteGraph) -> Tensor:
+        norm = torch.zeros(graph.num_users, device=graph.device)
+        norm.index_add_(0, graph.user, graph.weight.square())
+        weight = graph.weight * norm.rsqrt()[graph.user]
+        if self.training and self.dropout > 0:
+            keep = self._draw(weight, normal=False) >= self.dropout
+            weight = weight * keep / (1 - self.dropout)
+        return graph.sum_over_items(self.item, weight)
+
+    def _draw(self, like: Tensor, *, normal: bool) -> Tensor:
+        source = torch.randn if normal else torch.rand
+        noise: Tensor = source(like.shape, generator=self._noise, device=self._noise.device)
+        return noise.to(like.device)
+
+
+def _glorot(fan_in: int, fan_out: int, generator: torch.Generator | None) -> Tensor:
+    bound = (6 / (fan_in + fan_out)) ** 0.5
+    return (torch.rand(fan_in, fan_out, generator=generator) * 2 - 1) * bound
