@@ -1,0 +1,203 @@
+"""Ranking: exact top-k lists and exact ranks, chunked over users under a memory budget.
+
+Everywhere the order is (score descending, id ascending), ties included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ccdgraph.data.interactions import UserItems
+
+BUDGET = 256 * 2**20
+
+
+class Scorer(Protocol):
+    """Anything that scores the whole catalogue for a few users: models, ensembles, proxies."""
+
+    @property
+    def num_users(self) -> int:
+        """Users it can score; ids are below it."""
+        ...
+
+    @property
+    def num_items(self) -> int:
+        """Items it scores."""
+        ...
+
+    def scores(self, user: Tensor) -> Tensor:
+        """Scores of every item for each listed user, ``[B] -> [B, I]``."""
+        ...
+
+
+def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` best items of each row, best first; ties go to the smaller id.
+
+    Exact where ``torch.topk`` is not: rows with a tie inside the list are put in id order, and
+    rows with a tie across its end are selected again. ``-inf`` ranks last, in id order too. A NaN
+    ranks first, so one anywhere in a row shows in the returned values.
+
+    Args:
+        scores: ``[B, I]``.
+        k: length of the lists, at most ``I``.
+
+    Returns:
+        Values ``[B, k]`` and item ids ``[B, k]``.
+
+    >>> topk(torch.tensor([[1.0, 3.0, 3.0, 1.0]]), 3)[1].tolist()
+    [[1, 2, 0]]
+    """
+    num_items = scores.size(1)
+    if not 1 <= k <= num_items:
+        raise ValueError(f"'k' is {k}, expected 1 to {num_items}, the size of the catalogue")
+    values, index = scores.topk(min(k + 1, num_items), dim=1)
+    tied = values[:, 1:] == values[:, :-1]
+    crossing = tied[:, k - 1 :].any(1).nonzero().squeeze(1)
+    unordered = tied[:, : k - 1].any(1).nonzero().squeeze(1)
+    values, index = values[:, :k].contiguous(), index[:, :k].contiguous()
+    # Eighths keep the copies a repair makes small beside the scores themselves.
+    for row in crossing.split(max(1, len(scores) // 8)):
+        index[row] = _smallest_ids(scores[row], values[row, -1:], k)
+    unordered = torch.cat([crossing, unordered])
+    by_id = index[unordered].sort(1).values
+    best, order = scores[unordered[:, None], by_id].sort(dim=1, descending=True, stable=True)
+    values[unordered], index[unordered] = best, by_id.gather(1, order)
+    return values, index
+
+
+def _smallest_ids(scores: Tensor, threshold: Tensor, k: int) -> Tensor:
+    """The items above each row's k-th best value, then the smallest ids at it, ``[R, k]``."""
+    above = ~(scores <= threshold)  # NaN counts as above, as in torch.topk
+    tie = scores == threshold
+    room = k - above.sum(1, keepdim=True)
+    keep = above | (tie & (tie.cumsum(1, dtype=torch.int32) <= room))
+    return keep.nonzero()[:, 1].view(len(scores), k)
+
+
+def user_chunks(
+    user: Tensor, num_items: int, *, budget: int = BUDGET, copies: int = 3
+) -> Iterator[Tensor]:
+    """Cut ``user`` so that ``copies`` float32 ``[chunk, num_items]`` fit in ``budget`` bytes.
+
+    A piece never has fewer than one user.
+
+    >>> [len(u) for u in user_chunks(torch.arange(5), 10, budget=240, copies=3)]
+    [2, 2, 1]
+    """
+    yield from user.split(max(1, budget // (copies * max(1, num_items) * 4)))
+
+
+def mask_seen(scores: Tensor, user: Tensor, seen: UserItems) -> Tensor:
+    """Write ``-inf`` at the seen items of each row, in place, and return ``scores``.
+
+    The caller must own ``scores``: a scorer may have returned a view of what it keeps.
+
+    Args:
+        scores: ``[B, I]``, rows in the order of ``user``.
+        user: ``[B]``.
+        seen: items to hide; users and items it knows must cover ``user`` and lie below ``I``.
+    """
+    row, item = seen.entries(user)
+    scores[row, item] = float("-inf")
+    return scores
+
+
+@torch.no_grad()
+def recommend_lists(
+    scorer: Scorer,
+    user: Tensor,
+    k: int,
+    seen: UserItems | None = None,
+    *,
+    budget: int = BUDGET,
+) -> tuple[Tensor, Tensor]:
+    """The ``k`` best unseen items of each user, best first.
+
+    A user with fewer than ``k`` unseen items has a short list: the rest of the row is padding,
+    item ``-1`` and score ``-inf``, so ``item >= 0`` is the mask of the real entries. An item that
+    the scorer itself scores ``-inf`` is never listed.
+
+    Args:
+        scorer: scores the catalogue; what it returns is never written to.
+        user: ``[n]``.
+        k: length of the lists, at most the size of the catalogue.
+        seen: items to leave out.
+        budget: bytes that the ``[chunk, I]`` blocks alive at once may take.
+
+    Returns:
+        Scores and item ids, ``[n, k]`` each, on the device of the scorer's scores.
+    """
+    _check_request(scorer, user, k, seen)
+    lists: list[tuple[Tensor, Tensor]] = []
+    for chunk in user_chunks(user, scorer.num_items, budget=budget):
+        scores = scorer.scores(chunk)
+        if seen is not None:
+            seen = seen.to(scores.device)
+            scores = mask_seen(scores.clone(), chunk.to(scores.device), seen)
+        lists.append(topk(scores, k))
+        if lists[-1][0].isnan().any():
+            raise ValueError("'scorer' returned NaN scores; the model has diverged")
+    score, item = (torch.cat(parts) for parts in zip(*lists, strict=True))
+    return score, item.masked_fill_(score == float("-inf"), -1)
+
+
+def _check_request(scorer: Scorer, user: Tensor, k: int, seen: UserItems | None) -> None:
+    """Refuse lists that the scorer or the mask cannot give."""
+    if not 1 <= k <= scorer.num_items:
+        raise ValueError(f"'k' is {k}, expected 1 to {scorer.num_items}, the size of the catalogue")
+    low, high = (int(user.min()), int(user.max())) if len(user) else (0, -1)
+    if low < 0 or high >= scorer.num_users:
+        raise ValueError(
+            f"'user' holds ids {low} to {high}, the scorer knows 0 to {scorer.num_users - 1}; "
+            "grow it first"
+        )
+    if seen is not None and (high >= seen.num_users or seen.num_items > scorer.num_items):
+        raise ValueError(
+            f"'seen' covers {seen.num_users} users and {seen.num_items} items, expected at least "
+            f"{high + 1} users and at most {scorer.num_items} items"
+        )
+
+
+def ranks_of(scores: Tensor, item: Tensor) -> Tensor:
+    """0-based rank of each listed item in its row, by (score descending, id ascending).
+
+    The listed values cut the score axis into ``N + 1`` buckets per row; counting the catalogue
+    into them gives every rank without sorting a row. Needs about five times the memory of
+    ``scores``: pass ``copies=5`` to ``user_chunks``.
+
+    Args:
+        scores: ``[B, I]``, without NaN.
+        item: ``[B, N]``; padding (below 0) gets rank ``I``, behind everything.
+
+    Returns:
+        int64 ``[B, N]``.
+
+    >>> ranks_of(torch.tensor([[1.0, 3.0, 3.0, 1.0]]), torch.tensor([[3, 2, -1]])).tolist()
+    [[3, 1, 4]]
+    """
+    num_rows, num_items = scores.shape
+    num_listed = item.size(1)
+    if item.numel() == 0:
+        return item.clone()
+    listed = item.clamp(min=0)
+    value = scores.gather(1, listed)
+    bound = value.sort(1).values
+    bucket = torch.searchsorted(bound, scores)  # [B, I]: how many listed values are below
+    count = bucket.new_zeros(num_rows, num_listed + 1)
+    count.scatter_add_(1, bucket, bucket.new_ones(()).expand_as(bucket))
+    from_bucket = count.flip(1).cumsum(1).flip(1)  # [B, N + 1]: items in this bucket or above
+    place = torch.searchsorted(bound, value)
+    higher = from_bucket.gather(1, place + 1)
+
+    # Only a score equal to a listed one is left: key (row, value, id) counts the smaller ids.
+    tie = bound.gather(1, bucket.clamp(max=num_listed - 1)) == scores
+    row, column = tie.nonzero(as_tuple=True)
+    key = ((row * num_listed + bucket[row, column]) * num_items + column).sort().values
+    first = torch.arange(num_rows, device=item.device)[:, None] * num_listed + place
+    first = first * num_items
+    earlier = torch.searchsorted(key, first + listed) - torch.searchsorted(key, first)
+    return (higher + earlier).masked_fill_(item < 0, num_items)
