@@ -1,0 +1,17 @@
+"""What every test and doctest sees."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+
+# The same examples on every run and machine; the time of one example is not what is tested.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def _torch_in_doctests(doctest_namespace: dict[str, Any]) -> None:
+    """Lets doctests use ``torch`` without importing it."""
+    doctest_namespace["torch"] = torch
