@@ -133,11 +133,14 @@ def recommend_lists(
     """
     _check_request(scorer, user, k, seen)
     lists: list[tuple[Tensor, Tensor]] = []
+    own: Tensor | None = None  # what is masked, so that a score matrix the scorer keeps is not
     for chunk in user_chunks(user, scorer.num_items, budget=budget):
         scores = scorer.scores(chunk)
         if seen is not None:
             seen = seen.to(scores.device)
-            scores = mask_seen(scores.clone(), chunk.to(scores.device), seen)
+            own = torch.empty_like(scores) if own is None else own
+            scores = own[: len(chunk)].copy_(scores)
+            mask_seen(scores, chunk.to(scores.device), seen)
         lists.append(topk(scores, k))
         if lists[-1][0].isnan().any():
             raise ValueError("'scorer' returned NaN scores; the model has diverged")
