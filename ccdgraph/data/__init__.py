@@ -1,22 +1,34 @@
 """Interactions, their sources, and the streams of blocks they are cut into."""
 
 from ccdgraph.data.datasets import synthetic_stream
+from ccdgraph.data.describe import BlockSummary, describe, fingerprint
 from ccdgraph.data.events import Events
+from ccdgraph.data.filters import deduplicate, k_core
 from ccdgraph.data.interactions import Interactions, UserItems
 from ccdgraph.data.presplit import read_presplit
+from ccdgraph.data.readers import read_interactions
 from ccdgraph.data.split import append_block, split_stream
+from ccdgraph.data.storage import read_stream, write_stream
 from ccdgraph.data.stream import Block, Stream
 from ccdgraph.data.vocabulary import Vocabulary
 
 __all__ = [
     "Block",
+    "BlockSummary",
     "Events",
     "Interactions",
     "Stream",
     "UserItems",
     "Vocabulary",
     "append_block",
+    "deduplicate",
+    "describe",
+    "fingerprint",
+    "k_core",
+    "read_interactions",
     "read_presplit",
+    "read_stream",
     "split_stream",
     "synthetic_stream",
+    "write_stream",
 ]

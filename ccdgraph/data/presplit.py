@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ import torch
 
 from ccdgraph.data.interactions import Interactions
 from ccdgraph.data.stream import Block, Stream
-from ccdgraph.data.tables import read_text_table
+from ccdgraph.data.tables import read_table, refuse_rows, require_column
 from ccdgraph.data.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def read_presplit(folder: str | Path, *, name: str | None = None) -> Stream:
     blocks: list[Block] = []
     num_rows, known = 0, (0, 0)
     for index, path in enumerate(paths):
-        table = read_text_table(path, columns=["user", "item", "split"])
+        table = read_table(path, partial(_same_names, path))
         num_rows += table.num_rows
         user = _dense_ids(table, "user", path, num_rows)
         item = _dense_ids(table, "item", path, num_rows)
@@ -81,24 +83,31 @@ def _block_files(folder: Path) -> list[Path]:
     return [found[index] for index in range(len(found))]
 
 
+def _same_names(path: Path, fields: Sequence[str]) -> dict[str, str]:
+    names = ("user", "item", "split")
+    for name in names:
+        require_column(name, fields, f"'{path}'")
+    return {name: name for name in names}
+
+
 def _dense_ids(table: pa.Table, field: str, path: Path, num_rows: int) -> np.ndarray[Any, Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    column = table[field]
+    column, place = table[field], f"{field} in '{path}'"
     whole = pc.fill_null(pc.match_substring_regex(column, _INTEGER), False)
-    _refuse(column, pc.invert(whole), f"{field} in {path.name}", "ids are whole numbers")
+    refuse_rows(column, pc.invert(whole), place, "ids are whole numbers")
     try:
         ids = column.cast(pa.int64()).to_numpy()
     except pa.ArrowInvalid:
         long = pc.greater(pc.utf8_length(column), 18)
-        _refuse(column, long, f"{field} in {path.name}", "the id overflows 64 bits")
+        refuse_rows(column, long, place, "the id overflows 64 bits")
         raise
     # an id counts entities, and each came with at least one row; split files may lack a few
     limit = 1000 + 10 * num_rows
     bad = (ids < 0) | (ids >= limit)
     hint = f"ids number {field}s by first appearance, here 0 to {limit - 1} at most"
-    _refuse(column, pa.array(bad), f"{field} in {path.name}", hint)
+    refuse_rows(column, bad, place, hint)
     return np.array(ids)
 
 
@@ -108,15 +117,8 @@ def _split_codes(table: pa.Table, path: Path) -> np.ndarray[Any, Any]:
 
     codes = pc.fill_null(pc.index_in(table["split"], pa.array(_SPLITS)), -1).to_numpy()
     hint = "it must be train, valid or test"
-    _refuse(table["split"], pa.array(codes < 0), f"split in {path.name}", hint)
+    refuse_rows(table["split"], codes < 0, f"split in '{path}'", hint)
     return np.asarray(codes)
-
-
-def _refuse(column: Any, bad: Any, where: str, hint: str) -> None:
-    places = np.flatnonzero(np.asarray(bad))
-    if len(places):
-        row = int(places[0])
-        raise ValueError(f"row {row + 1} of {where} is {column[row].as_py()!r}; {hint}")
 
 
 def _listed_counts(path: Path, num_blocks: int) -> list[dict[str, int]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ccdgraph.config import rng
 from ccdgraph.data.events import Events, iso
 from ccdgraph.data.interactions import Interactions
+from ccdgraph.data.readers import read_interactions
 from ccdgraph.data.stream import Block, Stream
 
 Ratios = tuple[float, float, float]
@@ -98,8 +99,6 @@ def append_block(
     Raises:
         ValueError: the block is empty or starts before the last block ends.
     """
-    from ccdgraph.data.readers import read_interactions
-
     _check_ratios(ratios)
     events = source if isinstance(source, Events) else read_interactions(source)
     if len(events) == 0:

@@ -138,8 +138,10 @@ def as_ids(values: ArrayLike) -> NDArray[Any]:
         ValueError: an id is missing (``None``, NaN) or a fraction.
     """
     array = np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"ids have {array.ndim} dimensions; pass a flat list or array")
     if array.dtype.kind in "iu" or array.size == 0:
-        return array.reshape(-1).astype(np.int64)
+        return array.astype(np.int64)
     if array.dtype.kind == "f":
         whole = array.astype(np.int64, casting="unsafe") if np.isfinite(array).all() else None
         if whole is None or not np.array_equal(whole, array):
