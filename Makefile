@@ -36,6 +36,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/mypy
 
 docs: $(VENV)/test.stamp
+	rm -rf docs/api/generated  # pages of modules that are gone
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 scatter: $(VENV)/scatter.stamp
@@ -65,10 +66,22 @@ $(VENV)/test.stamp: $(VENV)/run.stamp
 	@touch $@
 
 # pip keeps the wheel it builds; one built against another torch does not import and is built anew.
-$(VENV)/scatter.stamp: $(VENV)/run.stamp
-	$(INSTALL) wheel ninja
+$(VENV)/scatter.stamp: $(VENV)/build.stamp
 	$(SCATTER)
-	@$(BIN)/python -c "import torch_scatter" || { \
-		$(PIP) cache remove torch_scatter; $(SCATTER) --force-reinstall; }
-	$(BIN)/python -c "import torch_scatter"
+	$(BIN)/python -c "import torch, torch_scatter" || { \
+		$(PIP) cache remove torch_scatter && $(SCATTER) --force-reinstall; }
+	$(BIN)/python -c "import torch, torch_scatter"
+	@touch $@
+
+# The same outside the environment, to be put on PYTHONPATH: CI tests with and without it.
+build/scatter: $(VENV)/build.stamp
+	rm -rf $@ $@.tmp
+	$(SCATTER) --target $@.tmp
+	PYTHONPATH=$@.tmp $(BIN)/python -c "import torch, torch_scatter" || { \
+		$(PIP) cache remove torch_scatter && rm -rf $@.tmp && $(SCATTER) --target $@.tmp; }
+	PYTHONPATH=$@.tmp $(BIN)/python -c "import torch, torch_scatter"
+	mv $@.tmp $@
+
+$(VENV)/build.stamp: $(VENV)/run.stamp
+	$(INSTALL) wheel ninja
 	@touch $@
