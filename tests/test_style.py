@@ -28,7 +28,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Method files import no other method file, so that each reads from top to bottom on its own.
 SHARED = {
     "distill": {"teacher", "labels"},
-    "continual": {"strategy", "growth", "proxy", "replay"},
+    "continual": {"config", "strategy", "growth", "proxy", "replay"},
 }
 COMPOSED = {"continual/ccd.py"}
 
