@@ -36,7 +36,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/mypy
 
 docs: $(VENV)/test.stamp
-	rm -rf docs/api/generated  # pages of modules that are gone
+	@rm -rf docs/api/generated # pages of modules that are gone
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 scatter: $(VENV)/scatter.stamp
