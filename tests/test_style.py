@@ -28,9 +28,9 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Method files import no other method file, so that each reads from top to bottom on its own.
 SHARED = {
     "distill": {"teacher", "labels"},
-    "continual": {"config", "strategy", "growth", "proxy", "replay"},
+    "continual": {"config", "known", "strategy", "growth", "proxy", "replay"},
 }
-COMPOSED = {"continual/ccd.py"}
+COMPOSED = {"continual/ccd.py", "continual/stages.py"}  # CCD is made of the others
 
 REQUIRED = {
     *("ccdgraph", "torch", "torch_geometric", "numpy", "pandas", "networkx"),
