@@ -36,8 +36,7 @@ def external_ids(column: pa.ChunkedArray, place: str) -> NDArray[Any]:
     import pyarrow.compute as pc
     import pyarrow.types as kind
 
-    if kind.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = _plain(column)
     _refuse_missing(column, place, "drop the row or fill in the id")
     if kind.is_floating(column.type):
         fraction = pc.not_equal(column, pc.floor(column))
@@ -64,8 +63,9 @@ def utc_seconds(
     """
     import pyarrow.types as kind
 
-    _refuse_missing(column, place, "drop the row, or read without times")
-    if kind.is_string(column.type) or kind.is_large_string(column.type):
+    column = _plain(column)
+    _refuse_missing(column, place, "drop the row or fill in the time")
+    if kind.is_string(column.type):
         column = _parse_times(column, place)
     if kind.is_date(column.type) or kind.is_timestamp(column.type):
         raw, ticks = _date_ticks(column)
@@ -92,13 +92,26 @@ def float_values(column: pa.ChunkedArray, place: str) -> NDArray[np.float32]:
     import pyarrow.compute as pc
     import pyarrow.types as kind
 
-    _refuse_missing(column, place, "drop the row or read without this column")
-    if kind.is_string(column.type) or kind.is_large_string(column.type):
+    column = _plain(column)
+    _refuse_missing(column, place, "drop the row or fill in the value")
+    if kind.is_string(column.type):
         text = pc.invert(pc.match_substring_regex(column, _NUMBER))
         refuse_rows(column, text, place, "it must be a number")
     values = column.cast(pa.float32(), safe=False).to_numpy()
     refuse_rows(column, ~np.isfinite(values), place, "it must be finite")
     return np.array(values, dtype=np.float32)
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Dictionaries decoded and every kind of text as ``string``."""
+    import pyarrow as pa
+    import pyarrow.types as kind
+
+    if kind.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if kind.is_large_string(column.type) or kind.is_string_view(column.type):
+        column = column.cast(pa.string())
+    return column
 
 
 def _refuse_missing(column: pa.ChunkedArray, place: str, hint: str) -> None:
