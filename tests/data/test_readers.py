@@ -149,6 +149,22 @@ def test_times_within_a_second_order_the_rows_and_negative_times_round_down() ->
     assert events.interactions.time.tolist() == [-1, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("time", "unit"),
+    [
+        (10**11 - 1, "s"),
+        (10**11, "ms"),
+        (10**14 - 1, "ms"),
+        (10**14, "us"),
+        (10**16, "us"),
+        (10**17, "ns"),
+        (-(10**11), "ms"),
+    ],
+)
+def test_the_unit_changes_at_powers_of_ten(time: int, unit: str) -> None:
+    assert read_interactions({"user": [1], "item": [1], "time": [time]}).time_unit == unit
+
+
 def test_a_given_unit_overrides_the_magnitude() -> None:
     data = {"user": [1, 2], "item": [1, 1], "time": [0, NOON * 1000]}
     events = read_interactions(data, time_unit="ms")

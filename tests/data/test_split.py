@@ -15,15 +15,15 @@ from ccdgraph.data import (
 )
 
 
-def random_events(seed: int, num: int = 300, num_times: int = 200) -> Events:
+def random_events(seed: int, num: int = 300, num_times: int = 200, num_items: int = 30) -> Events:
     generator = torch.Generator().manual_seed(seed)
     user = torch.randint(20, (num,), generator=generator)
-    item = torch.randint(30, (num,), generator=generator)
+    item = torch.randint(num_items, (num,), generator=generator)
     time = torch.randint(num_times, (num,), generator=generator)
     return Events.from_rows(
         Interactions(user, item, time),
         Vocabulary([f"u{i}" for i in range(20)]),
-        Vocabulary([f"i{i}" for i in range(30)]),
+        Vocabulary([f"i{i}" for i in range(num_items)]),
     )
 
 
@@ -105,12 +105,14 @@ def test_counts_are_of_entities_that_appeared(protocol: str) -> None:
 
 
 def test_within_holds_out_each_users_share_of_distinct_items() -> None:
-    events = random_events(4, num=600)
+    events = random_events(4, num=600, num_items=300)
     ratios = (0.7, 0.1, 0.2)
     stream = split_stream(events, num_blocks=3, ratios=ratios, seed=5)
     whole = split_stream(events, num_blocks=3, protocol="next")
     trained: set[int] = set()
+    num_dropped = num_earlier = 0
     for block, rows in zip(stream, whole, strict=True):
+        earlier = set(trained)
         parts = [triples(part) for part in (block.train, block.valid, block.test)]
         trained |= {item for _, item, _ in parts[0]}
         pairs = [{row[:2] for row in part} for part in parts]
@@ -118,6 +120,9 @@ def test_within_holds_out_each_users_share_of_distinct_items() -> None:
         dropped = set(triples(rows.train)) - {row for part in parts for row in part}
         assert all(item not in trained for _, item, _ in dropped)
         assert all(item in trained for part in parts[1:] for _, item, _ in part)
+        own = {item for _, item, _ in parts[0]}
+        num_dropped += len(dropped)
+        num_earlier += sum(item in earlier - own for _, item, _ in parts[2])
         for user in set(rows.train.user.tolist()):
             num = len({row[:2] for row in triples(rows.train) if row[0] == user})
             lost = len({row[:2] for row in dropped if row[0] == user})
@@ -126,6 +131,7 @@ def test_within_holds_out_each_users_share_of_distinct_items() -> None:
             want = (max(num // 10, 1), max(num // 5, 1)) if num >= 3 else (0, 0)
             assert train == num - sum(want)
             assert valid <= want[0] and test <= want[1] and valid + test + lost == sum(want)
+    assert num_dropped > 0 and num_earlier > 0
 
 
 def test_within_split_is_uniform_over_a_users_items() -> None:

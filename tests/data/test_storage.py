@@ -75,6 +75,17 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_stopped_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(partial: Path, folder: Path) -> None:
+        assert len(list(partial.iterdir())) == 5 and not folder.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_stream(toy(), tmp_path / "toy")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["block_1.parquet", "users.parquet", "stream.json"])
 def test_missing_and_cut_files_are_refused_by_name(tmp_path: Path, name: str) -> None:
     path = write_stream(toy(), tmp_path / "toy") / name
