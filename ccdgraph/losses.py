@@ -26,7 +26,7 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     return -functional.logsigmoid(positive - negative).sum()
 
 
-def relaxed_ranking(listed: Tensor, rest: Tensor) -> Tensor:
+def relaxed_ranking(listed: Tensor, rest: Tensor, real: Tensor | None = None) -> Tensor:
     r"""Negative log-likelihood that the listed entries come in order, before all the rest.
 
     .. math:: \ell = -\sum_u \sum_{k=1}^{K} \log
@@ -39,12 +39,17 @@ def relaxed_ranking(listed: Tensor, rest: Tensor) -> Tensor:
     Args:
         listed: student scores of the teacher's list, best first ``[B, K]``.
         rest: log-sum-exp of the student scores of the other entries ``[B]``; ``-inf`` if none.
+        real: which entries of ``listed`` are not padding ``[B, K]``; all by default.
 
     >>> float(relaxed_ranking(torch.zeros(1, 1), torch.zeros(1)))  # log 2
     0.6931...
     """
-    tail = listed.flip(-1).logcumsumexp(-1)
-    return (torch.logaddexp(tail, rest.unsqueeze(-1)).sum(-1) - listed.sum(-1)).sum()
+    if real is not None:
+        # Finite, so that no infinity meets another in the backward of the log-sum-exp.
+        listed = listed.masked_fill(~real, torch.finfo(listed.dtype).min / 4)
+    tail = listed.flip(-1).logcumsumexp(-1).flip(-1)
+    loss = torch.logaddexp(tail, rest.unsqueeze(-1)) - listed
+    return loss.sum() if real is None else loss.masked_fill(~real, 0.0).sum()
 
 
 def soft_bce(score: Tensor, label: Tensor) -> Tensor:
@@ -64,7 +69,9 @@ def soft_bce(score: Tensor, label: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(score, label, reduction="sum")
 
 
-def multinomial_vae(scores: Tensor, target: Tensor, mean: Tensor, log_variance: Tensor, beta: float) -> Tensor:
+def multinomial_vae(
+    scores: Tensor, target: Tensor, mean: Tensor, log_variance: Tensor, beta: float
+) -> Tensor:
     r"""Multinomial log-likelihood of the observed rows and beta times the KL to N(0, I), negated.
 
     .. math:: \ell = \sum_u \Big[ -\sum_i x_{ui} \log \mathrm{softmax}(s_u)_i +

@@ -70,10 +70,10 @@ def ndcg(hits: Tensor, relevant: Tensor, k: int) -> Tensor:
     >>> ndcg(torch.tensor([[False, True]]), torch.tensor([1]), 2)  # 1 / log2(3)
     tensor([0.6309], dtype=torch.float64)
     """
+    gain = _first(hits, k)
     place = torch.arange(1, k + 1, device=hits.device, dtype=torch.float64)
     discount = 1 / torch.log2(place + 1)
-    ideal = discount.cumsum(0)[relevant.clamp(min=1, max=k) - 1]
-    return _first(hits, k) @ discount / ideal
+    return gain @ discount / discount.cumsum(0)[relevant.clamp(min=1, max=k) - 1]
 
 
 def hit_rate(hits: Tensor, relevant: Tensor, k: int) -> Tensor:
@@ -95,8 +95,8 @@ def mrr(hits: Tensor, relevant: Tensor, k: int) -> Tensor:
     >>> mrr(torch.tensor([[False, True]]), torch.tensor([3]), 2)
     tensor([0.5000], dtype=torch.float64)
     """
-    place = torch.arange(1, k + 1, device=hits.device, dtype=torch.float64)
-    return (_first(hits, k) / place).amax(1)
+    first = _first(hits, k)
+    return (first / torch.arange(1, k + 1, device=hits.device)).amax(1)
 
 
 def _first(hits: Tensor, k: int) -> Tensor:

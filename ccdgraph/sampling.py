@@ -117,9 +117,7 @@ class EntityBatches:
         self, epoch: int, current: Callable[[], Embeddings] | None = None
     ) -> Iterator[Entities]:
         """Every listed entity once, in a new order."""
-        order = torch.randperm(
-            len(self.index), generator=self.generator, device=self.index.device
-        )
+        order = torch.randperm(len(self.index), generator=self.generator, device=self.index.device)
         for part in self.index[order].split(self.batch_size):
             yield Entities(part)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -81,10 +82,16 @@ class MultinomialVAE(Term):
 
 @dataclass(frozen=True)
 class Part:
-    """A term, where its batches come from, and its weight (a number or a schedule over epochs)."""
+    """A term, where its batches come from, and its weight.
+
+    Args:
+        term: the loss.
+        batches: its own source; ``None`` reads the batch of the objective's first part.
+        weight: a number, or a schedule over epochs.
+    """
 
     term: Term
-    batches: Batches
+    batches: Batches | None
     weight: float | Callable[[int], float] = 1.0
 
 
@@ -184,7 +191,7 @@ def fit(
 def embed(model: Backbone, graph: BipartiteGraph) -> Embeddings:
     """Embeddings of ``model`` in evaluation mode, without gradient; the mode is put back."""
     training = model.training
-    out = model.eval()(graph)
+    out: Embeddings = model.eval()(graph)
     model.train(training)
     return out.detach()
 
@@ -198,14 +205,10 @@ def _sweep(
 ) -> float:
     total, steps = torch.zeros((), device=graph.device), 0
     for objective in objectives:
-        weights = [p.weight(epoch) if callable(p.weight) else p.weight for p in objective.parts]
         for part in objective.parts:
             part.term.begin_epoch(epoch)
-        first, *others = objective.parts
-        current = lambda: embed(model, graph)  # noqa: E731
-        sources = [first.batches.epoch(epoch, current)]
-        sources += [_endless(part.batches, epoch, current) for part in others]
-        for batches in zip(*sources, strict=False):
+        weights = [p.weight(epoch) if callable(p.weight) else p.weight for p in objective.parts]
+        for batches in _steps(objective, epoch, partial(embed, model, graph)):
             out = model(graph)
             addends = [
                 weight * part.term(out, batch)
@@ -221,8 +224,18 @@ def _sweep(
     return float(total) / max(steps, 1)
 
 
-def _endless(
-    batches: Batches, epoch: int, current: Callable[[], Embeddings]
-) -> Iterator[Any]:
+def _steps(
+    objective: Objective, epoch: int, current: Callable[[], Embeddings]
+) -> Iterator[list[Any]]:
+    """One batch for every part, as often as the first part's source has one."""
+    first, *others = objective.parts
+    if first.batches is None:
+        raise ValueError("the first part of an objective has no 'batches'; it sets the steps")
+    sources = [part.batches and _endless(part.batches, epoch, current) for part in others]
+    for batch in first.batches.epoch(epoch, current):
+        yield [batch, *(next(source) if source else batch for source in sources)]
+
+
+def _endless(batches: Batches, epoch: int, current: Callable[[], Embeddings]) -> Iterator[Any]:
     while True:
         yield from batches.epoch(epoch, current)

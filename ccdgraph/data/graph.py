@@ -35,7 +35,8 @@ class BipartiteGraph:
         num_users: number of user nodes ``U``.
         num_items: number of item nodes ``I``.
 
-    >>> graph = BipartiteGraph.from_interactions(Interactions(torch.tensor([0, 1]), torch.tensor([0, 0])), 2, 1)
+    >>> events = Interactions(torch.tensor([0, 1]), torch.tensor([0, 0]))
+    >>> graph = BipartiteGraph.from_interactions(events, 2, 1)
     >>> graph.propagate(torch.eye(3))[2].tolist()  # the item hears both users, each by 1/sqrt(2)
     [0.7071..., 0.7071..., 0.0]
     """
@@ -153,7 +154,9 @@ class BipartiteGraph:
         (rowptr, col), _ = self.edge_index.get_csr()
         size = (self.num_nodes, self.num_nodes)
         # int32 indices halve the index traffic, and every backend's fast path takes them.
-        return torch.sparse_csr_tensor(rowptr.int(), col.int(), self.edge_weight, size=size)
+        return torch.sparse_csr_tensor(
+            rowptr.int(), col.int(), self.edge_weight, size=size, check_invariants=False
+        )
 
     @cached_property
     def user_items(self) -> UserItems:
@@ -181,19 +184,21 @@ class BipartiteGraph:
         """
         by_user, by_item, order = self.user_items, self.item_users, self._by_item
         size = (self.num_users, self.num_items)
-        matrix = torch.sparse_csr_tensor(by_user.indptr, by_user.item, weight, size=size)
+        matrix = torch.sparse_csr_tensor(
+            by_user.indptr, by_user.item, weight, size=size, check_invariants=False
+        )
         flipped = torch.sparse_csr_tensor(
-            by_item.indptr, by_item.item, weight[order], size=size[::-1]
+            by_item.indptr, by_item.item, weight[order], size=size[::-1], check_invariants=False
         )
         return _product(matrix, flipped, x)
 
     def to(self, device: torch.device | str) -> BipartiteGraph:
         """The same graph on ``device``."""
-        columns = (column.to(device) for column in (self.user, self.item, self.weight))
-        return BipartiteGraph(*columns, num_users=self.num_users, num_items=self.num_items)
+        user, item, weight = (part.to(device) for part in (self.user, self.item, self.weight))
+        return BipartiteGraph(user, item, weight, self.num_users, self.num_items)
 
     def to_data(self) -> Data:
-        """A homogeneous PyG graph with ``edge_index``, ``edge_weight`` and ``node_type`` (1 = item)."""
+        """A homogeneous PyG graph; ``node_type`` is 0 for users and 1 for items."""
         from torch_geometric.data import Data
 
         kind = torch.arange(self.num_nodes, device=self.device) >= self.num_users
@@ -230,6 +235,41 @@ class BipartiteGraph:
         return graph
 
 
+@dataclass(frozen=True, eq=False)
+class RowMean:
+    """Mean over ragged rows as a sparse product, forward and backward without atomics.
+
+    Args:
+        lists: the members of every row (CSR).
+
+    >>> lists = UserItems(torch.tensor([0, 2, 2]), torch.tensor([0, 2]), 3)
+    >>> RowMean(lists)(torch.tensor([[1.0], [5.0], [3.0]])).tolist()  # an empty row gives 0
+    [[2.0], [0.0]]
+    """
+
+    lists: UserItems
+
+    @cached_property
+    def _matrices(self) -> tuple[Tensor, Tensor]:
+        lists, size = self.lists, (self.lists.num_users, self.lists.num_items)
+        row = torch.repeat_interleave(torch.arange(size[0], device=lists.item.device), lists.degree)
+        weight = 1.0 / lists.degree[row].float()
+        order = torch.argsort(lists.item, stable=True)
+        pointer = torch.bincount(lists.item, minlength=size[1]).cumsum(0)
+        pointer = torch.cat([pointer.new_zeros(1), pointer])
+        matrix = torch.sparse_csr_tensor(
+            lists.indptr, lists.item, weight, size=size, check_invariants=False
+        )
+        flipped = torch.sparse_csr_tensor(
+            pointer, row[order], weight[order], size=size[::-1], check_invariants=False
+        )
+        return matrix, flipped
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``[num_items, D] -> [num_users, D]``."""
+        return _product(*self._matrices, x)
+
+
 def _product(matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
     out: Tensor = _SparseProduct.apply(x, matrix, transposed)  # type: ignore[no-untyped-call]
     return out
@@ -249,7 +289,7 @@ class _SparseProduct(torch.autograd.Function):
 
 
 def _check_ids(name: str, index: Tensor, size: int) -> None:
-    if index.numel() and not (0 <= int(index.min()) and int(index.max()) < size):
+    if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < size):
         raise ValueError(
             f"'{name}' ids run from {int(index.min())} to {int(index.max())}, the graph has "
             f"{size}; pass the cumulative count of the block as 'num_{name}s'"

@@ -77,7 +77,8 @@ class UserItems:
         item: the items of user ``u`` are ``item[indptr[u]:indptr[u + 1]]``, ascending and unique.
         num_items: size of the catalogue; items are below it.
 
-    >>> seen = UserItems.from_interactions([Interactions(torch.tensor([1, 1]), torch.tensor([3, 0]))], 2, 4)
+    >>> events = Interactions(torch.tensor([1, 1]), torch.tensor([3, 0]))
+    >>> seen = UserItems.from_interactions([events], num_users=2, num_items=4)
     >>> seen.indptr.tolist(), seen.item.tolist()
     ([0, 0, 2], [0, 3])
     """
@@ -114,6 +115,13 @@ class UserItems:
         row = torch.repeat_interleave(torch.arange(len(user), device=user.device), count)
         start = self.indptr[user] - (count.cumsum(0) - count)
         return row, self.item[start[row] + torch.arange(len(row), device=user.device)]
+
+    def within(self, num_users: int, num_items: int) -> UserItems:
+        """The lists of the first ``num_users`` users, without items beyond ``num_items``."""
+        user = torch.arange(min(num_users, self.num_users), device=self.item.device)
+        row, item = self.entries(user)
+        kept = Interactions(row, item)[item < num_items]
+        return UserItems.from_interactions([kept], num_users, num_items)
 
     def keys(self) -> Tensor:
         """``user * num_items + item`` of every entry, ascending, ``[nnz]``."""

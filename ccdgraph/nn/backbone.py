@@ -51,7 +51,9 @@ class Embeddings:
 
     def detach(self) -> Embeddings:
         """The same values, cut from the graph of gradients: how a teacher enters a loss."""
-        return Embeddings(self.user.detach(), self.item.detach(), tuple(x.detach() for x in self.layers))
+        return Embeddings(
+            self.user.detach(), self.item.detach(), tuple(x.detach() for x in self.layers)
+        )
 
     def to(self, device: torch.device | str) -> Embeddings:
         """The same embeddings on ``device``."""

@@ -14,7 +14,8 @@ from ccdgraph.nn.backbone import Backbone, Embeddings, normal_table
 class MultVAE(Backbone):
     r"""Variational autoencoder with a multinomial likelihood, one hidden layer on each side.
 
-    .. math:: h_u = \tanh\Big(\sum_{i \in N_u} \frac{w_{ui}}{\lVert w_u \rVert_2} E_i + b\Big), \quad
+    .. math::
+        h_u = \tanh\Big(\sum_{i \in N_u} \frac{w_{ui}}{\lVert w_u \rVert_2} E_i + b\Big), \quad
         z_u \sim \mathcal N\big(\mu(h_u), \sigma^2(h_u)\big), \quad
         s_{ui} = \langle \tanh(V z_u + c),\, G_i \rangle + g_i
 
@@ -85,7 +86,7 @@ class MultVAE(Backbone):
     def _encode(self, graph: BipartiteGraph) -> Tensor:
         norm = torch.zeros(graph.num_users, device=graph.device)
         norm.index_add_(0, graph.user, graph.weight.square())
-        weight = graph.weight * norm.rsqrt()[graph.user]
+        weight: Tensor = graph.weight * norm.rsqrt()[graph.user]
         if self.training and self.dropout > 0:
             keep = self._draw(weight, normal=False) >= self.dropout
             weight = weight * keep / (1 - self.dropout)

@@ -1,0 +1,220 @@
+"""Continual Collaborative Distillation: teacher and student keep each other up to date."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ccdgraph.continual.config import CCDConfig, per_block
+from ccdgraph.continual.known import Known, arrive, parts
+from ccdgraph.continual.lwckd import Neighbours
+from ccdgraph.continual.replay import Memory, moving_average
+from ccdgraph.continual.stages import (
+    Scene,
+    generate_student,
+    remember,
+    train_teacher,
+    update_student,
+    update_teacher,
+)
+from ccdgraph.continual.strategy import Strategy
+from ccdgraph.data.stream import Block
+from ccdgraph.distill.teacher import Ensemble
+from ccdgraph.nn import Backbone, BackboneConfig, Embeddings
+from ccdgraph.ranking import Scorer
+from ccdgraph.train import embed
+
+
+class CCD(Strategy):
+    """The three stages of Lee et al., *Continual Collaborative Distillation*, KDD 2024.
+
+    The base block trains the teachers and distils them into the student. Every later block
+
+    1. updates the student, with replay of what the proxies still know;
+    2. updates the teachers, with replay of the proxies and of the student as well;
+    3. distils the teachers into the student of the next block and moves the proxies towards it.
+
+    https://arxiv.org/abs/2405.19046. What differs from the released code, and by how much it
+    matters, is listed in the docs under "Reproducing CCD".
+
+    Args:
+        config: all settings.
+        seed: root of every generator.
+        teachers: trained base teachers; they are trained on the base block when absent.
+    """
+
+    def __init__(
+        self, config: CCDConfig, *, seed: int = 0, teachers: Sequence[Backbone] = ()
+    ) -> None:
+        self.config, self.seed = config, seed
+        self.teachers = list(teachers)
+        self.student: Backbone | None = None
+        # Served embeddings by name: student, generated, stability, plasticity.
+        self.knowledge: dict[str, Embeddings] = {}
+        self.known: Known | None = None
+        self.index, self.done = -1, 0
+        self.seconds: dict[str, float] = {}
+        self._cache: tuple[int, list[Memory], Neighbours | None] | None = None
+
+    def update(self, block: Block) -> Scorer:
+        """Learn ``block``; stages that were finished before :meth:`restore` are not repeated.
+
+        Returns:
+            The served student.
+        """
+        if block.index != self.index:
+            self.index, self.done = block.index, 0
+            if self.known is None:
+                self._arrive(block)
+        for place, (name, stage) in enumerate(self._stages(block)):
+            if place < self.done:
+                continue
+            started = time.perf_counter()
+            stage()
+            self.seconds[f"{block.index}/{name}"] = time.perf_counter() - started
+            self.done = place + 1
+            if self.on_stage is not None:
+                self.on_stage()
+        return self.knowledge["student"]
+
+    def _stages(self, block: Block) -> list[tuple[str, Callable[[], None]]]:
+        members = range(len(self.config.teachers))
+        if block.index == 0:
+            learn = [(f"teacher {m}", partial(self._train_teacher, block, m)) for m in members]
+            return [*learn, ("generation", partial(self._generate_student, block))]
+        return [
+            ("student", partial(self._update_student, block)),
+            *((f"teacher {m}", partial(self._update_teacher, block, m)) for m in members),
+            ("generation", partial(self._generate_student, block)),
+        ]
+
+    def _train_teacher(self, block: Block, member: int) -> None:
+        if member >= len(self.teachers):
+            scene = self._scene(block, f"teacher {member}")
+            self.teachers.append(train_teacher(scene, self.config.teachers[member]))
+
+    def _update_student(self, block: Block) -> None:
+        assert self.student is not None and self.known is not None
+        proxies = {name: self.knowledge[name] for name in ("stability", "plasticity")}
+        for place, piece in enumerate(parts(block, self.config.update.updates, self.known)):
+            self._arrive(piece, part=place)
+            scene = self._scene(piece, "student", place)
+            self.student = update_student(scene, self.student, proxies)
+        self.knowledge["student"] = embed(self.student, self.known.graph)
+
+    def _update_teacher(self, block: Block, member: int) -> None:
+        memories, neighbours = self._shared(block)
+        scene = self._scene(block, f"teacher {member}")
+        self.teachers[member] = update_teacher(scene, self.teachers[member], memories, neighbours)
+
+    def _generate_student(self, block: Block) -> None:
+        assert self.known is not None
+        start = self.student if self.config.generation.start == "previous" else None
+        scene = self._scene(block, "generation")
+        others = list(self.knowledge.values())
+        self.student = generate_student(scene, self.ensemble(), start, others)
+        generated = embed(self.student, self.known.graph)
+        if block.index == 0:
+            self.knowledge = dict.fromkeys(("student", "stability", "plasticity"), generated)
+        else:
+            for name, keep in (
+                ("stability", self.config.keep_stability),
+                ("plasticity", self.config.keep_plasticity),
+            ):
+                share = per_block(keep, block.index)
+                self.knowledge[name] = moving_average(self.knowledge[name], generated, share)
+        self.knowledge["generated"] = generated
+
+    def ensemble(self) -> Ensemble:
+        """The teachers as one scorer, over the graph of the last block."""
+        assert self.known is not None, "no block has been learnt yet"
+        return Ensemble([embed(teacher, self.known.graph) for teacher in self.teachers])
+
+    def scorers(self) -> dict[str, Scorer]:
+        """The served student, the ensemble, the distilled student and the proxies."""
+        names = ("student", "generated", "stability", "plasticity")
+        known: dict[str, Scorer] = {name: self.knowledge[name] for name in names}
+        return {"student": known.pop("student"), "teacher": self.ensemble(), **known}
+
+    def _arrive(self, block: Block, part: int = 0) -> None:
+        cumulative = self.config.graph == "cumulative"
+        self.known = arrive(
+            self.known, block, cumulative=cumulative, decay=self.config.decay, part=part
+        )
+
+    def _scene(self, block: Block, *use: int | str) -> Scene:
+        assert self.known is not None
+        report, label = self.on_progress, f"block {block.index} {use[0]}"
+        return Scene(
+            block,
+            self.known,
+            self.config,
+            (self.seed, block.index, *use),
+            None if report is None else lambda done, total, _: report(label, done, total),
+        )
+
+    def _shared(self, block: Block) -> tuple[list[Memory], Neighbours | None]:
+        """What all members read in their update; made for the first and kept for the others."""
+        if self._cache is None or self._cache[0] != block.index:
+            stage, scene = self.config.teacher, self._scene(block, "teacher")
+            before = scene.known.before
+            distil = stage.update and stage.distill_weight > 0
+            names = ("stability", "plasticity", "student")
+            sources = {name: self.knowledge[name] for name in names}
+            self._cache = (
+                block.index,
+                remember(scene, sources, per_block(stage.replay, block.index)),
+                Neighbours.of(before, mean_degree=stage.mean_degree) if before and distil else None,
+            )
+        return self._cache[1], self._cache[2]
+
+    def state(self) -> dict[str, Tensor]:
+        """Models, served embeddings, and which stage of which block was finished last."""
+        tensors = {"cursor": torch.tensor([self.index, self.done])}
+        models = {f"teacher.{m}": teacher for m, teacher in enumerate(self.teachers)}
+        if self.student is not None:
+            models["student"] = self.student
+        for name, model in models.items():
+            tensors[f"{name}/sizes"] = torch.tensor([model.num_users, model.num_items])
+            tensors |= {f"{name}/{key}": value for key, value in model.state_dict().items()}
+        for name, out in self.knowledge.items():
+            tensors |= {f"knows.{name}/user": out.user, f"knows.{name}/item": out.item}
+        return tensors
+
+    def restore(self, state: Mapping[str, Tensor], blocks: Sequence[Block]) -> None:
+        """Take up :meth:`state`; ``blocks`` run up to the one that had been begun."""
+        self.index, self.done = (int(value) for value in state["cursor"])
+        self.known = None
+        for block in blocks[: self.index + 1]:
+            begun = block.index == 0 or block.index < self.index or self.done > 0
+            pieces = parts(block, self.config.update.updates, self.known) if self.known else [block]
+            for place, piece in enumerate(pieces if begun else []):
+                self._arrive(piece, part=place)
+        device = blocks[0].train.user.device
+        tables: dict[str, dict[str, Tensor]] = {}
+        for path, value in state.items():
+            owner, _, name = path.partition("/")
+            tables.setdefault(owner, {})[name] = value.to(device)
+        members = [owner for owner in tables if owner.startswith("teacher.")]
+        pairs = zip(self.config.teachers, range(len(members)), strict=False)
+        self.teachers = [_load(config, tables[f"teacher.{m}"]) for config, m in pairs]
+        self.student = (
+            _load(self.config.student, tables["student"]) if "student" in tables else None
+        )
+        self.knowledge = {
+            owner.removeprefix("knows."): Embeddings(table["user"], table["item"])
+            for owner, table in tables.items()
+            if owner.startswith("knows.")
+        }
+
+
+def _load(config: BackboneConfig, table: Mapping[str, Tensor]) -> Backbone:
+    values = dict(table)
+    num_users, num_items = (int(size) for size in values.pop("sizes"))
+    model = config.build(num_users, num_items)
+    model.load_state_dict(values)
+    return model.to(next(iter(values.values())).device).eval()

@@ -1,0 +1,176 @@
+"""Settings of Continual Collaborative Distillation, one dataclass a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from ccdgraph.nn.config import BackboneConfig
+from ccdgraph.train import FitConfig
+
+Initialisation = Literal["two-hop", "one-hop", "random"]
+Setting = TypeVar("Setting")
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Proxy-guided replay of one block.
+
+    Args:
+        depth: length of each source's list ``N``.
+        stability: items drawn for a user from the stability proxy; 0 switches it off.
+        plasticity: items drawn from the plasticity proxy.
+        student: items drawn from the updated student (teacher update only).
+        weight: weight of the loss in the first epoch.
+        anneal: epochs in which the weight falls by a factor e.
+        sharpness: how much rank disparity raises the chance of a draw.
+        redraw: epochs between two draws.
+        adaptive: use the rank disparity; ``False`` draws uniformly.
+    """
+
+    depth: int = 100
+    stability: int = 5
+    plasticity: int = 5
+    student: int = 5
+    weight: float = 0.5
+    anneal: float = 10.0
+    sharpness: float = 1e-4
+    redraw: int = 5
+    adaptive: bool = True
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """Training of the teachers on the base block."""
+
+    batch_size: int = 512
+    negatives: int = 2
+    fit: FitConfig = FitConfig(epochs=100, lr=1e-3, weight_decay=1e-4, patience=10)
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """Stage 1: distilling the teachers into a student.
+
+    Args:
+        distill: ``False`` trains the student on the interactions alone.
+        item_side: distil the item side's lists as well (IR).
+        list_length: interesting items of a user and users of an item.
+        rest_items: uninteresting items drawn; 0 takes all.
+        rest_users: uninteresting users drawn; 0 takes all.
+        weight_user: weight of the user side.
+        weight_item: weight of the item side.
+        entities: distil over all ``"known"`` users and items, or over those of the ``"block"``.
+        start: ``"fresh"`` weights, or those of the ``"previous"`` student.
+        exclude_listed: never draw a negative from the lists of teacher, proxies and last student.
+        redraw: epochs between two draws of the uninteresting entries.
+        batch_size: interactions, users and items of a step.
+        fit: training settings.
+    """
+
+    distill: bool = True
+    item_side: bool = True
+    list_length: int = 40
+    rest_items: int = 10_000
+    rest_users: int = 11_500
+    weight_user: float = 0.01
+    weight_item: float = 0.01
+    entities: Literal["known", "block"] = "known"
+    start: Literal["fresh", "previous"] = "fresh"
+    exclude_listed: bool = True
+    redraw: int = 10
+    batch_size: int = 1024
+    fit: FitConfig = FitConfig(epochs=10, lr=5e-3, weight_decay=1e-4)
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """Stage 2: the student learns a block.
+
+    Args:
+        updates: parts that the block arrives in for the student (the ratio C^T : C^S).
+        init: how new entities start.
+        topk: prominent entities of the two-hop mean.
+        replay: one setting for all blocks, or one for each block from 1 on.
+        batch_size: interactions and replayed pairs of a step.
+        fit: training settings.
+    """
+
+    updates: int = 1
+    init: Initialisation = "two-hop"
+    topk: int = 20
+    replay: tuple[ReplayConfig, ...] = (ReplayConfig(),)
+    batch_size: int = 2048
+    fit: FitConfig = FitConfig(epochs=10, lr=1e-3, weight_decay=1e-4)
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Stage 3: the teachers learn a block.
+
+    Args:
+        update: ``False`` leaves the teachers as they are (new entities are only initialised).
+        init: how new entities start.
+        topk: prominent entities of the two-hop mean.
+        distill_weight: weight of LWC-KD; 0 switches it off.
+        personal: weight LWC-KD by user (PIW).
+        temperature: temperature of LWC-KD.
+        mean_degree: neighbours of an entity among its own kind.
+        replay: one setting for all blocks, or one for each block from 1 on.
+        pseudo_label: input weight of a replayed pair in a variational teacher.
+        batch_size: interactions and replayed pairs of a step.
+        fit: training settings.
+    """
+
+    update: bool = True
+    init: Initialisation = "two-hop"
+    topk: int = 20
+    distill_weight: float = 0.01
+    personal: bool = True
+    temperature: float = 5.0
+    mean_degree: float = 10.0
+    replay: tuple[ReplayConfig, ...] = (ReplayConfig(anneal=5.0),)
+    pseudo_label: float = 0.1
+    batch_size: int = 2048
+    fit: FitConfig = FitConfig(epochs=10, lr=1e-3, weight_decay=1e-4)
+
+
+@dataclass(frozen=True)
+class CCDConfig:
+    """All settings of :class:`ccdgraph.continual.CCD`.
+
+    Args:
+        student: the compact model that serves.
+        teachers: members of the ensemble; they may be of different kinds.
+        base: training of the teachers on the base block.
+        generation: stage 1.
+        update: stage 2.
+        teacher: stage 3.
+        keep_stability: share of the old stability proxy in the new, for all blocks or by block.
+        keep_plasticity: the same of the plasticity proxy.
+        graph: propagate over all edges so far (``"cumulative"``) or the block's own (``"block"``).
+        decay: factor on the weight of older edges when a block arrives.
+        mask: items hidden in model selection, as in evaluation.
+    """
+
+    student: BackboneConfig = BackboneConfig(dim=8)
+    teachers: tuple[BackboneConfig, ...] = (BackboneConfig(dim=128),) * 5
+    base: BaseConfig = BaseConfig()
+    generation: GenerationConfig = GenerationConfig()
+    update: StudentConfig = StudentConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    keep_stability: tuple[float, ...] = (0.9,)
+    keep_plasticity: tuple[float, ...] = (0.0,)
+    graph: Literal["cumulative", "block"] = "cumulative"
+    decay: float = 1.0
+    mask: Literal["block", "strict"] = "strict"
+
+
+def per_block(settings: Sequence[Setting], block: int) -> Setting:
+    """The setting of block ``block`` >= 1; the last one holds for all that follow.
+
+    >>> [per_block((10, 20), block) for block in (1, 2, 3)]
+    [10, 20, 20]
+    """
+    return settings[min(block, len(settings)) - 1]

@@ -1,0 +1,314 @@
+"""The stages of CCD as functions: models and what is known go in, a trained model comes out."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ccdgraph.config import rng
+from ccdgraph.continual.config import CCDConfig, ReplayConfig, per_block
+from ccdgraph.continual.growth import Initialisation, grow
+from ccdgraph.continual.known import Known
+from ccdgraph.continual.lwckd import LWCKD, PIW, ClusterLoss, Neighbours
+from ccdgraph.continual.replay import Memory, ReplayBatches, memorise
+from ccdgraph.data.graph import BipartiteGraph
+from ccdgraph.data.interactions import Interactions, UserItems
+from ccdgraph.data.stream import Block
+from ccdgraph.distill.rrd import RRD
+from ccdgraph.distill.teacher import teacher_lists
+from ccdgraph.evaluate import evaluate
+from ccdgraph.nn import Backbone, BackboneConfig, Embeddings, MultVAE
+from ccdgraph.ranking import Scorer, recommend_lists
+from ccdgraph.sampling import EntityBatches, Pairs, TripletBatches
+from ccdgraph.train import BPR, FitConfig, MultinomialVAE, Objective, Part, SoftBCE, embed, fit
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a stage takes place.
+
+    Args:
+        block: the block that is learnt.
+        known: what has arrived, the block included.
+        config: all settings.
+        seed: parts of the seed of every draw of the stage.
+        on_epoch: progress callback of :func:`ccdgraph.train.fit`.
+    """
+
+    block: Block
+    known: Known
+    config: CCDConfig
+    seed: tuple[int | str, ...]
+    on_epoch: Callable[[int, int, float], None] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything lies."""
+        return self.known.graph.device
+
+    def rng(self, use: str, device: torch.device | str | None = None) -> torch.Generator:
+        """The generator of one use within the stage; on the device of the data by default."""
+        return rng(*self.seed, use, device=self.device if device is None else device)
+
+    def build(self, model: BackboneConfig) -> Backbone:
+        """A fresh backbone over all known entities."""
+        graph = self.known.graph
+        fresh = model.build(graph.num_users, graph.num_items, generator=self.rng("init", "cpu"))
+        return fresh.to(self.device)
+
+    def grow(self, model: Backbone, init: Initialisation, topk: int) -> Backbone:
+        """``model`` with rows for everyone known now."""
+        generator = self.rng("grow", "cpu")
+        return grow(model, self.known.history, init=init, topk=topk, generator=generator)
+
+    def fit(
+        self,
+        model: Backbone,
+        objectives: Sequence[Objective],
+        settings: FitConfig,
+        graph: BipartiteGraph | None = None,
+    ) -> None:
+        """Train ``model``; the epoch with the best Recall@20 on the block's validation is kept."""
+        fit(
+            model,
+            graph or self.known.graph,
+            objectives,
+            settings,
+            seed=self.seed,
+            validate=self._validation(),
+            on_epoch=self.on_epoch,
+        )
+
+    def _validation(self) -> Callable[[Embeddings], float] | None:
+        graph, seen, valid = self.known.graph, self.known.seen, self.block.valid
+        # A part of a block does not know everyone whom the block holds out.
+        valid = valid[(valid.user < graph.num_users) & (valid.item < graph.num_items)]
+        if len(valid) == 0:
+            return None
+        if self.config.mask == "block":
+            train = [self.block.train]
+            seen = UserItems.from_interactions(train, graph.num_users, graph.num_items)
+        k = min(20, graph.num_items)
+        return lambda out: evaluate(out, valid, seen, ks=(k,)).mean()[f"recall@{k}"]
+
+
+def train_teacher(scene: Scene, member: BackboneConfig) -> Backbone:
+    """A fresh teacher, trained on the base block."""
+    model, base = scene.build(member), scene.config.base
+    part = _interactions(scene, model, base.batch_size, negatives=base.negatives)
+    scene.fit(model, [Objective((part,))], base.fit)
+    return model
+
+
+def generate_student(
+    scene: Scene, teacher: Scorer, start: Backbone | None, others: Iterable[Scorer]
+) -> Backbone:
+    """Stage 1: the teacher distilled into a student, on the interactions of the last block.
+
+    Args:
+        scene: where.
+        teacher: the ensemble.
+        start: weights to start from; ``None`` starts fresh.
+        others: proxies and last student; what they list is never a negative either.
+    """
+    stage, seen = scene.config.generation, scene.known.seen
+    student = scene.build(scene.config.student) if start is None else copy.deepcopy(start)
+    lists = teacher_lists(teacher, seen, k=stage.list_length)
+    exclude = seen.keys()
+    if stage.exclude_listed:
+        listed = [_list_keys(lists.items, seen.num_items)]
+        listed += [_listed(other, seen, stage.list_length) for other in others]
+        exclude = torch.unique(torch.cat([exclude, *listed]))
+    parts = [_interactions(scene, student, stage.batch_size, exclude=exclude)]
+    if stage.distill:
+        parts.append(_distillation(scene, lists.items, "user"))
+    if stage.distill and stage.item_side:
+        parts.append(_distillation(scene, lists.users, "item"))
+    scene.fit(student, [Objective(tuple(parts))], stage.fit)
+    return student
+
+
+def update_student(scene: Scene, student: Backbone, proxies: Mapping[str, Embeddings]) -> Backbone:
+    """Stage 2: the student grown for the block and trained on it, with proxy-guided replay."""
+    stage = scene.config.update
+    model = scene.grow(student, stage.init, stage.topk)
+    replay = per_block(stage.replay, scene.block.index)
+    objectives = [Objective((_interactions(scene, model, stage.batch_size),))]
+    objectives += _replay(scene, remember(scene, proxies, replay), replay, stage.batch_size)
+    scene.fit(model, objectives, stage.fit)
+    return model
+
+
+def update_teacher(
+    scene: Scene, teacher: Backbone, memories: Sequence[Memory], neighbours: Neighbours | None
+) -> Backbone:
+    """Stage 3 for one member: grown for the block, trained with LWC-KD, PIW and replay.
+
+    A variational member takes the replayed pairs as pseudo-labels: entries of its input rows.
+
+    Args:
+        scene: where.
+        teacher: the member before the block.
+        memories: sources of replay (:func:`remember`).
+        neighbours: old neighbours, or ``None`` without LWC-KD.
+    """
+    stage = scene.config.teacher
+    model = scene.grow(teacher, stage.init, stage.topk)
+    if not stage.update:
+        return model
+    replay = per_block(stage.replay, scene.block.index)
+    replays = _replay(scene, memories, replay, stage.batch_size)
+    if isinstance(model, MultVAE):
+        pseudo = _draw_once(replays, embed(model, scene.known.graph))
+        graph = _with_pseudo_labels(scene.known.graph, pseudo, stage.pseudo_label)
+        target = _with_pseudo_labels(_own_graph(scene), pseudo, stage.pseudo_label)
+        part = _reconstruction(scene, target, stage.batch_size)
+        scene.fit(model, [Objective((part,))], stage.fit, graph)
+        return model
+    parts = [_interactions(scene, model, stage.batch_size)]
+    if neighbours is not None and stage.distill_weight:
+        parts += _past(scene, teacher, neighbours)
+    scene.fit(model, [Objective(tuple(parts)), *replays], stage.fit)
+    return model
+
+
+def remember(scene: Scene, sources: Mapping[str, Embeddings], replay: ReplayConfig) -> list[Memory]:
+    """What each of ``sources`` has to replay; their names are fields of ``replay``."""
+    draws = {
+        "stability": replay.stability,
+        "plasticity": replay.plasticity,
+        "student": replay.student,
+    }
+    return [
+        memorise(source, scene.known.seen, depth=replay.depth, draws=draws[name])
+        for name, source in sources.items()
+        if draws[name] > 0
+    ]
+
+
+def _interactions(
+    scene: Scene,
+    model: Backbone,
+    batch_size: int,
+    *,
+    negatives: int = 1,
+    exclude: Tensor | None = None,
+) -> Part:
+    """Learning from the block itself, in the way of the model's kind."""
+    if isinstance(model, MultVAE):
+        return _reconstruction(scene, _own_graph(scene), batch_size)
+    batches = TripletBatches(
+        scene.block.train,
+        scene.known.seen.num_items,
+        scene.known.seen.keys() if exclude is None else exclude,
+        batch_size=batch_size,
+        num_negatives=negatives,
+        generator=scene.rng("triplets"),
+    )
+    return Part(BPR(), batches)
+
+
+def _own_graph(scene: Scene) -> BipartiteGraph:
+    """The block's own edges, among everyone known."""
+    graph = scene.known.graph
+    return BipartiteGraph.from_interactions(scene.block.train, graph.num_users, graph.num_items)
+
+
+def _reconstruction(scene: Scene, target: BipartiteGraph, batch_size: int) -> Part:
+    users = torch.unique(target.user)
+    batches = EntityBatches(users, batch_size=batch_size, generator=scene.rng("users"))
+    return Part(MultinomialVAE(target), batches)
+
+
+def _distillation(scene: Scene, lists: Tensor, side: Literal["user", "item"]) -> Part:
+    """RRD over the users, or over the items, of one side's lists."""
+    stage, known, train = scene.config.generation, scene.known, scene.block.train
+    by_user = side == "user"
+    index = torch.arange(len(lists), device=scene.device)
+    if stage.entities == "block":
+        index = torch.unique(train.user if by_user else train.item)
+    term = RRD(
+        lists,
+        known.seen if by_user else known.history.item_users,
+        side=side,
+        num_rest=stage.rest_items if by_user else stage.rest_users,
+        redraw=stage.redraw,
+        generator=scene.rng(f"rest {side}"),
+    )
+    order = scene.rng(f"order {side}")
+    batches = EntityBatches(index, batch_size=stage.batch_size, generator=order)
+    return Part(term, batches, stage.weight_user if by_user else stage.weight_item)
+
+
+def _past(scene: Scene, teacher: Backbone, neighbours: Neighbours) -> list[Part]:
+    """LWC-KD on the batches of the interactions, with PIW and its clusters when asked."""
+    stage, before = scene.config.teacher, scene.known.before
+    assert before is not None, "a teacher is updated after the base block only"
+    old = embed(teacher, before)
+    weight = PIW(old, generator=scene.rng("piw", "cpu")) if stage.personal else None
+    past = LWCKD(old, neighbours, weight=weight, temperature=stage.temperature)
+    parts = [Part(past, None, stage.distill_weight)]
+    if weight is not None:
+        parts.append(Part(ClusterLoss(weight, torch.unique(scene.block.train.item)), None))
+    return parts
+
+
+def _replay(
+    scene: Scene, memories: Sequence[Memory], replay: ReplayConfig, batch_size: int
+) -> list[Objective]:
+    if not memories or replay.weight == 0:
+        return []
+    batches = ReplayBatches(
+        memories,
+        scene.known.seen,
+        sharpness=replay.sharpness,
+        redraw=replay.redraw,
+        batch_size=batch_size,
+        adaptive=replay.adaptive,
+        generator=scene.rng("replay"),
+    )
+    weight = partial(_annealed, replay.weight, replay.anneal)
+    return [Objective((Part(SoftBCE(), batches, weight),))]
+
+
+def _annealed(weight: float, scale: float, epoch: int) -> float:
+    return weight * math.exp(-epoch / scale)
+
+
+def _draw_once(replays: Sequence[Objective], current: Embeddings) -> list[Pairs]:
+    """All pairs of a first draw."""
+    sources = [part.batches for objective in replays for part in objective.parts]
+    return [pairs for source in sources if source for pairs in source.epoch(0, lambda: current)]
+
+
+def _with_pseudo_labels(
+    graph: BipartiteGraph, pseudo: Sequence[Pairs], weight: float
+) -> BipartiteGraph:
+    """``graph`` with an edge of ``weight`` for every pair that it lacks."""
+    pairs = Interactions.cat(
+        [Interactions(graph.user, graph.item)]
+        + [Interactions(batch.user, batch.item) for batch in pseudo]
+    )
+    weights = graph.weight.new_full((len(pairs),), weight)
+    weights[: len(graph.weight)] = graph.weight
+    return BipartiteGraph.from_interactions(pairs, graph.num_users, graph.num_items, weight=weights)
+
+
+def _listed(scorer: Scorer, seen: UserItems, k: int) -> Tensor:
+    """Keys of the ``k`` best unseen items of everyone whom ``scorer`` knows."""
+    user = torch.arange(scorer.num_users, device=seen.item.device)
+    known = seen.within(scorer.num_users, scorer.num_items)
+    _, item = recommend_lists(scorer, user, min(k, scorer.num_items), known)
+    return _list_keys(item, seen.num_items)
+
+
+def _list_keys(lists: Tensor, num_items: int) -> Tensor:
+    user = torch.arange(len(lists), device=lists.device).unsqueeze(1)
+    return (user * num_items + lists)[lists >= 0]

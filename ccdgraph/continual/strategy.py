@@ -1,0 +1,58 @@
+"""What every continual learner is: blocks go in, a scorer comes out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from ccdgraph.data.graph import BipartiteGraph
+from ccdgraph.data.stream import Block
+from ccdgraph.ranking import Scorer
+
+# (stage, epochs done, epochs): what a progress display needs.
+OnProgress = Callable[[str, int, int], None]
+
+
+class Strategy(ABC):
+    """Learns a stream block by block; it never sees a block before its turn.
+
+    A block is learnt in stages. After each, ``on_stage`` is called, so a caller can store
+    :meth:`state` there and a run that is cut off goes on after the last finished stage.
+    """
+
+    on_progress: OnProgress | None = None
+    on_stage: Callable[[], None] | None = None
+
+    @abstractmethod
+    def update(self, block: Block) -> Scorer:
+        """Learn ``block`` and return what is served from now on."""
+
+    @abstractmethod
+    def scorers(self) -> Mapping[str, Scorer]:
+        """Everything worth measuring after the last block by name; the served one is first."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """All tensors needed to go on; what a block holds is not among them."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Tensor], blocks: Sequence[Block]) -> None:
+        """Take up :meth:`state`; ``blocks`` are those that had been begun by then."""
+
+
+def extend_graph(
+    graph: BipartiteGraph | None, block: Block, *, keep: bool, decay: float = 1.0
+) -> BipartiteGraph:
+    """The graph once ``block`` has arrived.
+
+    Args:
+        graph: graph before the block.
+        block: its training interactions become edges.
+        keep: keep the older edges (the graph evolves), or take the block's alone.
+        decay: factor on the weight of the older edges.
+    """
+    if graph is None or not keep:
+        return BipartiteGraph.from_interactions(block.train, block.num_users, block.num_items)
+    return graph.grow(block.train, block.num_users, block.num_items, decay=decay)

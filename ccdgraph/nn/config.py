@@ -1,0 +1,57 @@
+"""Which backbone to build, as configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ccdgraph.config import ConfigError, resolve
+from ccdgraph.nn.backbone import Backbone
+from ccdgraph.nn.gnn import GNN
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A backbone by import path.
+
+    Args:
+        backbone: ``"module:Name"`` of a :class:`Backbone`, of a PyG module such as
+            ``"torch_geometric.nn:GraphSAGE"``, or the bare name of a class in ``ccdgraph.nn``.
+        dim: width of the embedding tables.
+        options: further keyword arguments of the class, such as ``num_layers``.
+    """
+
+    backbone: str = "LightGCN"
+    dim: int = 64
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(
+        self, num_users: int, num_items: int, *, generator: torch.Generator | None = None
+    ) -> Backbone:
+        """A fresh backbone on the CPU.
+
+        Raises:
+            ConfigError: the path names no class, or the class refuses the options.
+
+        >>> BackboneConfig("MF", dim=4).build(3, 2).user.shape
+        torch.Size([3, 4])
+        """
+        path = self.backbone if ":" in self.backbone else f"ccdgraph.nn:{self.backbone}"
+        cls = resolve(path)
+        if not isinstance(cls, type) or not issubclass(cls, torch.nn.Module):
+            raise ConfigError(
+                f"'{path}' is not a class of modules; name a Backbone or a PyG module"
+            )
+        try:
+            if issubclass(cls, Backbone):
+                return cls(num_users, num_items, self.dim, generator=generator, **self.options)
+            return GNN(
+                num_users, num_items, self.dim, module=cls, generator=generator, **self.options
+            )
+        except TypeError as error:
+            raise ConfigError(
+                f"'{path}' cannot be built with {dict(self.options)}: {error}"
+            ) from error
