@@ -12,8 +12,8 @@ from torch import Tensor
 from ccdgraph.data.interactions import Interactions, is_in
 from ccdgraph.nn.backbone import Embeddings
 
-# Rounds of redrawing rejected negatives. A user who has most of the catalogue may keep a wrong one
-# after these: with 90 % of the items excluded the chance is 0.9**50, half a percent.
+# Rounds of redrawing rejected negatives. Few are left even where 90 % of the items are excluded
+# (0.9**50, half a percent); those are drawn exactly, which costs a pass over all exclusions.
 _ROUNDS = 50
 
 
@@ -125,7 +125,9 @@ class EntityBatches:
 def draw_negatives(
     user: Tensor, num_items: int, num_negatives: int, exclude: Tensor, *, generator: torch.Generator
 ) -> Tensor:
-    """Uniform items outside ``exclude`` for every user, by rejection, ``[B] -> [B, n]``.
+    """Uniform items outside ``exclude`` for every user, ``[B] -> [B, n]``.
+
+    A user whose exclusions are the whole catalogue gets any item.
 
     Args:
         user: user of each row ``[B]``.
@@ -144,4 +146,29 @@ def draw_negatives(
         fresh = torch.randint(num_items, wrong.shape, generator=generator, device=user.device)
         item[wrong] = fresh
         wrong = wrong[is_in(owner[wrong] + fresh, exclude)]
+    else:
+        item[wrong] = _draw_free(owner[wrong], num_items, exclude, generator=generator)
     return item.view(len(user), num_negatives)
+
+
+def _draw_free(
+    owner: Tensor, num_items: int, exclude: Tensor, *, generator: torch.Generator
+) -> Tensor:
+    """A free item of each row without rejection: the one of a random rank among the free.
+
+    Args:
+        owner: ``user * num_items`` of each row ``[n]``.
+        num_items: size of the catalogue.
+        exclude: as in :func:`draw_negatives`.
+        generator: source of the draws.
+    """
+    first = torch.searchsorted(exclude, owner)
+    free = num_items - (torch.searchsorted(exclude, owner + num_items) - first)
+    size = torch.where(free > 0, free, num_items)
+    draw = torch.rand(len(owner), generator=generator, device=owner.device, dtype=torch.float64)
+    rank = (draw * size).long()
+    # user * num_items + the number of free items before each excluded one, ascending
+    start = torch.searchsorted(exclude, exclude // num_items * num_items)
+    before = exclude - torch.arange(len(exclude), device=exclude.device) + start
+    excluded_below = torch.searchsorted(before, owner + rank, right=True) - first
+    return torch.where(free > 0, rank + excluded_below, rank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ class MultinomialVAE(Term):
         count = pairs.degree[batch.index]
         start = pairs.indptr[batch.index] - (count.cumsum(0) - count)
         target = torch.zeros_like(scores)
-        target[row, item] = self.graph.weight[start[row] + self.place[: len(row)]]
+        place = start[row] + self.place[: len(row)]
+        target[row, item] = self.graph.weight[place].to(target.dtype)
         mean, log_variance = (part[batch.index] for part in out.posterior)
         return losses.multinomial_vae(scores, target, mean, log_variance, self.beta)
 
@@ -166,7 +168,8 @@ def fit(
         trainable.train()
         if isinstance(model, MultVAE):
             model.begin_epoch(rng(*seed, "noise", epoch, device=graph.device))
-        loss = _sweep(model, graph, objectives, optimizer, epoch)
+        with _seeded(*seed, "dropout", epoch, device=graph.device):
+            loss = _sweep(model, graph, objectives, optimizer, epoch)
         if not torch.isfinite(torch.tensor(loss)):
             raise FloatingPointError(
                 f"the loss of epoch {epoch} is {loss}; lower 'lr' ({config.lr}) or look for "
@@ -179,7 +182,7 @@ def fit(
                 best, best_state = epoch, copy.deepcopy(model.state_dict())
         if on_epoch is not None:
             on_epoch(epoch + 1, config.epochs, loss)
-        if config.patience and epoch - best >= config.patience:
+        if validate is not None and config.patience and epoch - best >= config.patience:
             break
     if best_state is not None:
         model.load_state_dict(best_state)
@@ -194,6 +197,14 @@ def embed(model: Backbone, graph: BipartiteGraph) -> Embeddings:
     out: Embeddings = model.eval()(graph)
     model.train(training)
     return out.detach()
+
+
+@contextlib.contextmanager
+def _seeded(*seed: int | str, device: torch.device) -> Iterator[None]:
+    """Torch's global generators, which the dropout of a PyG module reads, seeded and put back."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(rng(*seed).initial_seed())
+        yield
 
 
 def _sweep(
@@ -231,11 +242,18 @@ def _steps(
     first, *others = objective.parts
     if first.batches is None:
         raise ValueError("the first part of an objective has no 'batches'; it sets the steps")
-    sources = [part.batches and _endless(part.batches, epoch, current) for part in others]
+    sources = [
+        None if part.batches is None else _endless(part.batches, epoch, current) for part in others
+    ]
     for batch in first.batches.epoch(epoch, current):
         yield [batch, *(next(source) if source else batch for source in sources)]
 
 
 def _endless(batches: Batches, epoch: int, current: Callable[[], Embeddings]) -> Iterator[Any]:
     while True:
-        yield from batches.epoch(epoch, current)
+        empty = True
+        for batch in batches.epoch(epoch, current):
+            empty = False
+            yield batch
+        if empty:
+            raise ValueError(f"'batches' is empty in epoch {epoch}; leave the part out")

@@ -100,4 +100,5 @@ class MultVAE(Backbone):
 
 def _glorot(fan_in: int, fan_out: int, generator: torch.Generator | None) -> Tensor:
     bound = (6 / (fan_in + fan_out)) ** 0.5
-    return (torch.rand(fan_in, fan_out, generator=generator) * 2 - 1) * bound
+    weight: Tensor = (torch.rand(fan_in, fan_out, generator=generator) * 2 - 1) * bound
+    return weight

@@ -1,0 +1,23 @@
+"""One run from configuration to results: the stream, the learner, the measurements, the files."""
+
+from ccdgraph.run.config import DataConfig, EvaluateConfig, RunConfig, SyntheticConfig
+from ccdgraph.run.loop import Stage, Watcher, plan, run
+from ccdgraph.run.record import Row, RunResult
+from ccdgraph.run.serve import recommend
+from ccdgraph.run.source import detect_source, open_stream
+
+__all__ = [
+    "DataConfig",
+    "EvaluateConfig",
+    "Row",
+    "RunConfig",
+    "RunResult",
+    "Stage",
+    "SyntheticConfig",
+    "Watcher",
+    "detect_source",
+    "open_stream",
+    "plan",
+    "recommend",
+    "run",
+]

@@ -1,0 +1,198 @@
+"""One run as configuration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from ccdgraph.config import to_dict
+from ccdgraph.continual import CCDConfig
+from ccdgraph.data.filters import Duplicates
+from ccdgraph.evaluate import KS, Mask
+
+Source = Literal["synthetic", "presplit", "events", "stream"]
+ScorerName = Literal["student", "teacher", "generated", "stability", "plasticity"]
+
+_SPLIT = {"base", "num_blocks", "by", "protocol", "ratios", "seed"}
+_READ_BY = {
+    "synthetic": {"base", "num_blocks", "protocol", "seed", "synthetic"},
+    "presplit": {"path"},
+    "stream": {"path"},
+    "events": {
+        *("path", "user", "item", "time", "rating", "time_unit", "header"),
+        *("duplicates", "min_rating", "k_core", *_SPLIT),
+    },
+}
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """Options of :func:`ccdgraph.data.synthetic_stream`."""
+
+    num_users: int = 1500
+    num_items: int = 1000
+    num_interactions: int = 40_000
+    num_communities: int = 10
+    affinity: float = 0.8
+    drift: float = 0.15
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the stream comes from.
+
+    Args:
+        source: ``"synthetic"`` makes it, ``"presplit"`` and ``"stream"`` read a folder of blocks
+            (``read_presplit``, ``read_stream``), ``"events"`` reads interactions and splits them.
+        path: file or folder, from the current one.
+        max_blocks: keep the first blocks only; 0 keeps all.
+        user: columns and filters as in ``read_interactions``.
+        item: see ``user``.
+        time: see ``user``.
+        rating: see ``user``.
+        time_unit: see ``user``.
+        header: see ``user``.
+        duplicates: see ``user``.
+        min_rating: see ``user``.
+        k_core: see ``user``.
+        base: cuts as in ``split_stream``.
+        num_blocks: see ``base``.
+        by: see ``base``.
+        protocol: see ``base``.
+        ratios: see ``base``.
+        seed: seed of the split and of the synthetic events; not the one of the run.
+        synthetic: what the synthetic stream is like.
+
+    Raises:
+        ValueError: an option is set that the source does not read, or ``path`` is missing.
+    """
+
+    source: Source = "synthetic"
+    path: str | None = None
+    max_blocks: int = 0
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
+    rating: str | None = None
+    time_unit: str | None = None
+    header: tuple[str, ...] | None = None
+    duplicates: Duplicates = "keep"
+    min_rating: float | None = None
+    k_core: int = 0
+    base: float = 0.5
+    num_blocks: int = 5
+    by: Literal["count", "time"] = "count"
+    protocol: Literal["within", "next"] = "within"
+    ratios: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    seed: int = 0
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+
+    def __post_init__(self) -> None:
+        read = _READ_BY[self.source]
+        for option in fields(self):
+            default = (
+                SyntheticConfig() if option.name == "synthetic" else option.default
+            )  # the one factory
+            unread = option.name not in read | {"source", "max_blocks"}
+            if unread and getattr(self, option.name) != default:
+                raise ValueError(
+                    f"'{option.name}' has no effect on source '{self.source}'; leave it out"
+                )
+        if "path" in read and self.path is None:
+            raise ValueError(f"source '{self.source}' needs a 'path'; set data.path")
+        if self.max_blocks < 0:
+            raise ValueError(f"'max_blocks' is {self.max_blocks}; it must be at least 0")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What is measured after every block.
+
+    Args:
+        ks: list lengths; the first one is the headline's.
+        mask: items hidden in the lists; ``None`` takes that of ``ccd.mask``.
+        scorers: which of the learner's scorers to measure.
+        per_user: store the metrics of every user as well.
+    """
+
+    ks: tuple[int, ...] = KS
+    mask: Mask | None = None
+    scorers: tuple[ScorerName, ...] = ("student", "teacher", "generated")
+    per_user: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.ks or min(self.ks) < 1:
+            raise ValueError(f"'ks' is {self.ks}; it must hold list lengths of at least 1")
+        if not self.scorers:
+            raise ValueError("'scorers' is empty; name at least one, such as 'student'")
+
+    @property
+    def headline(self) -> str:
+        """The metric of tables and accuracy matrices."""
+        return f"recall@{self.ks[0]}"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the results of a run; one TOML file.
+
+    Args:
+        seed: root of every generator of the learner.
+        device: ``"auto"`` is the first CUDA device where there is one.
+        data: the stream.
+        ccd: the learner.
+        evaluate: what is measured.
+        teachers_from: folder of another run on the same data whose base teachers are taken over
+            instead of being trained.
+
+    Raises:
+        ValueError: ``evaluate.mask`` contradicts ``ccd.mask``.
+
+    >>> RunConfig(evaluate=EvaluateConfig(mask="block")).ccd.mask
+    'block'
+    """
+
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data: DataConfig = field(default_factory=DataConfig)
+    ccd: CCDConfig = field(default_factory=CCDConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    teachers_from: str | None = None
+
+    def __post_init__(self) -> None:
+        asked, default = self.evaluate.mask, CCDConfig.mask
+        if asked is not None and self.ccd.mask not in (asked, default):
+            raise ValueError(
+                f"'evaluate.mask' is {asked!r} and 'ccd.mask' {self.ccd.mask!r}; set one of them"
+            )
+        mask = self.ccd.mask if asked is None else asked
+        object.__setattr__(self, "ccd", replace(self.ccd, mask=mask))
+        object.__setattr__(self, "evaluate", replace(self.evaluate, mask=mask))
+
+    @property
+    def mask(self) -> Mask:
+        """The mask of model selection and evaluation."""
+        return self.ccd.mask
+
+
+def plain_dict(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON gives them back: lists for tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(to_dict(config)))
+    return plain
+
+
+def difference(begun: Any, asked: Any, where: str = "") -> str:
+    """The first key in which two plain values differ with both values, or nothing.
+
+    >>> difference({"dim": 8, "fit": {"lr": 0.1}}, {"dim": 8, "fit": {"lr": 0.2}})
+    "'fit.lr' = 0.1, not 0.2"
+    """
+    if isinstance(begun, dict) and isinstance(asked, dict):
+        pairs = {key: (begun.get(key), asked.get(key)) for key in {**begun, **asked}}
+    elif isinstance(begun, list) and isinstance(asked, list) and len(begun) == len(asked):
+        pairs = {str(place): pair for place, pair in enumerate(zip(begun, asked, strict=True))}
+    else:
+        return "" if begun == asked else f"'{where}' = {begun!r}, not {asked!r}"
+    found = (difference(*pair, f"{where}.{key}".lstrip(".")) for key, pair in pairs.items())
+    return next(filter(None, found), "")

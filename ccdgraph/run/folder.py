@@ -1,0 +1,212 @@
+"""The files of a run, each written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch_geometric
+from torch import Tensor
+
+from ccdgraph import __version__, checkpoint
+from ccdgraph.config import load, to_dict, to_toml
+from ccdgraph.data import Stream, UserItems
+from ccdgraph.evaluate import Evaluation
+from ccdgraph.nn import Embeddings
+from ccdgraph.run.config import RunConfig, difference, plain_dict
+from ccdgraph.run.record import Row, RunResult, summary
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CONFIG, ABOUT, METRICS = "config.toml", "run.json", "metrics.parquet"
+CHECKPOINT, TEACHERS, SERVED = "checkpoint", "teachers", "served"
+
+
+def open_folder(folder: Path, config: RunConfig, fingerprint: str, *, resume: bool) -> None:
+    """Makes the folder of a new run, or checks that ``config`` goes on with the one there.
+
+    Raises:
+        ValueError: the folder is in use without ``resume``, or holds another run; the message names
+            the first key that differs.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        checkpoint.atomic_write_text(folder / CONFIG, to_toml(config))
+        return
+    if not resume:
+        raise ValueError(f"'{folder}' is not empty; add --resume or name another folder")
+    if not (folder / CONFIG).exists():
+        raise ValueError(f"'{folder}' holds no run, '{CONFIG}' is missing; name another folder")
+    begun = load(RunConfig, folder / CONFIG)
+    differs = difference(plain_dict(begun), plain_dict(config))
+    if differs:
+        raise ValueError(
+            f"'{folder}' was begun with {differs}; resume with the same configuration or "
+            "name another folder"
+        )
+    about = read_about(folder)
+    if about and about["data"]["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"'{folder}' was begun on other data: 'fingerprint' is "
+            f"{about['data']['fingerprint'][:12]}, not {fingerprint[:12]}; name another folder"
+        )
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """``run.json``, empty when there is none yet.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = folder / ABOUT
+    if not path.exists():
+        return {}
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"'{path}' is damaged: {error}; name another folder") from error
+    return about
+
+
+def write_about(
+    folder: Path, result: RunResult, stream: Stream, fingerprint: str, more: Mapping[str, Any]
+) -> None:
+    """Writes ``run.json``: what was run, on what, with what, and the headline results."""
+    about = {
+        "complete": result.learnt == result.num_blocks - 1,
+        "data": {
+            "name": stream.name,
+            "fingerprint": fingerprint,
+            "blocks": len(stream),
+            "users": stream[-1].num_users,
+            "items": stream[-1].num_items,
+        },
+        "protocol": stream.protocol,
+        "mask": result.config.mask,
+        "ties": "score descending, id ascending",
+        "seed": result.config.seed,
+        "versions": versions(),
+        "hardware": hardware(),
+        **more,
+        "parameters": dict(result.parameters),
+        "seconds": dict(result.seconds),
+        "metric": result.config.evaluate.headline,
+        "results": summary(result),
+        "config": to_dict(result.config),
+    }
+    checkpoint.atomic_write_text(folder / ABOUT, json.dumps(about, indent=1) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torch_geometric": torch_geometric.__version__,
+        "ccdgraph": __version__,
+    }
+
+
+def hardware() -> str:
+    """The class of the machine: accelerator if any, architecture, cores and threads."""
+    cores = f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}; {cores}"
+    return cores
+
+
+def peak_memory() -> dict[str, int]:
+    """Most bytes held so far by this process, on the host and on the accelerator."""
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if torch.cuda.is_available():
+        peak["cuda"] = torch.cuda.max_memory_allocated()
+    return peak
+
+
+def write_rows(folder: Path, rows: Sequence[Row]) -> None:
+    """Writes ``metrics.parquet``, one row a mean."""
+    import pyarrow as pa
+
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(Row._fields)}
+    write_parquet(folder / METRICS, pa.table(columns))
+
+
+def read_rows(folder: Path, *, until: int) -> list[Row]:
+    """The rows of ``metrics.parquet`` on what was learnt up to block ``until``.
+
+    Raises:
+        ValueError: the file is damaged, or lacks a block before ``until``.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path = folder / METRICS
+    try:
+        stored = parquet.read_table(path).to_pylist() if path.exists() else []
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"'{path}' is damaged; name another folder to start again") from error
+    rows = [Row(**row) for row in stored if row["learnt"] <= until]
+    missing = set(range(until)) - {row.learnt for row in rows}
+    if missing:
+        raise ValueError(
+            f"'{path}' lacks block {min(missing)}, which is learnt already; name another folder "
+            "to start again"
+        )
+    return rows
+
+
+def write_users(path: Path, measured: Iterable[tuple[str, int, Evaluation]]) -> None:
+    """Writes the metrics of every user: scorer, tested, user, and a column a metric."""
+    import pyarrow as pa
+
+    tables = []
+    for scorer, tested, evaluation in measured:
+        length = len(evaluation)
+        columns = {"user": evaluation.user, **evaluation.metrics}
+        tables.append(
+            pa.table(
+                {"scorer": [scorer] * length, "tested": [tested] * length}
+                | {name: column.cpu().numpy() for name, column in columns.items()}
+            )
+        )
+    write_parquet(path, pa.concat_tables(tables))
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Writes a table whole or not at all."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table, sink)
+    checkpoint.atomic_write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def write_served(folder: Path, out: Embeddings, stream: Stream, learnt: int) -> None:
+    """Stores what recommending needs: embeddings, what users have, external ids."""
+    blocks = [stream[j] for j in range(learnt + 1)]
+    parts = [block.train for block in blocks]
+    if stream.protocol == "within":  # under "next" these rows lie in a block yet to come
+        parts += [part for block in blocks for part in (block.valid, block.test)]
+    seen = UserItems.from_interactions(parts, out.num_users, out.num_items)
+    tensors: dict[str, Tensor] = {
+        "user": out.user,
+        "item": out.item,
+        "seen_indptr": seen.indptr,
+        "seen_item": seen.item,
+    }
+    meta = {
+        "learnt": learnt,
+        "users": stream.users.tolist()[: out.num_users],
+        "items": stream.items.tolist()[: out.num_items],
+    }
+    checkpoint.save(folder / SERVED, tensors, meta)
