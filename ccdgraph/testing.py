@@ -277,9 +277,7 @@ def _check_learning(build: Callable[..., Backbone]) -> None:
         part = Part(BPR(), triplets)
     else:
         users = torch.arange(block.num_users)
-        part = Part(
-            MultinomialVAE(graph), EntityBatches(users, batch_size=64, generator=draws)
-        )
+        part = Part(MultinomialVAE(graph), EntityBatches(users, batch_size=64, generator=draws))
     fit(model, graph, [Objective((part,))], _FIT, seed=("testing",))
     recall = evaluate(embed(model, graph), block.test, seen, ks=(20,)).mean()["recall@20"]
     _require(recall >= _BOUND, f"recall@20 on a planted stream is {recall:.2f}, below {_BOUND}")

@@ -13,8 +13,8 @@ from ccdgraph.continual.config import CCDConfig, per_block
 from ccdgraph.continual.known import Known, arrive, parts
 from ccdgraph.continual.lwckd import Neighbours
 from ccdgraph.continual.replay import Memory, moving_average
+from ccdgraph.continual.scene import Scene
 from ccdgraph.continual.stages import (
-    Scene,
     generate_student,
     remember,
     train_teacher,

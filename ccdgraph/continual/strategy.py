@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.stream import Block
 from ccdgraph.ranking import Scorer
 
@@ -40,19 +39,3 @@ class Strategy(ABC):
     @abstractmethod
     def restore(self, state: Mapping[str, Tensor], blocks: Sequence[Block]) -> None:
         """Take up :meth:`state`; ``blocks`` are those that had been begun by then."""
-
-
-def extend_graph(
-    graph: BipartiteGraph | None, block: Block, *, keep: bool, decay: float = 1.0
-) -> BipartiteGraph:
-    """The graph once ``block`` has arrived.
-
-    Args:
-        graph: graph before the block.
-        block: its training interactions become edges.
-        keep: keep the older edges (the graph evolves), or take the block's alone.
-        decay: factor on the weight of the older edges.
-    """
-    if graph is None or not keep:
-        return BipartiteGraph.from_interactions(block.train, block.num_users, block.num_items)
-    return graph.grow(block.train, block.num_users, block.num_items, decay=decay)

@@ -1,0 +1,88 @@
+"""Where a stage of CCD takes place: its block, what is known there, its seeds and its selection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ccdgraph.config import rng
+from ccdgraph.continual.config import CCDConfig
+from ccdgraph.continual.growth import Initialisation, grow
+from ccdgraph.continual.known import Known
+from ccdgraph.data.graph import BipartiteGraph
+from ccdgraph.data.interactions import UserItems
+from ccdgraph.data.stream import Block
+from ccdgraph.evaluate import evaluate
+from ccdgraph.nn import Backbone, BackboneConfig, Embeddings
+from ccdgraph.train import FitConfig, Objective, fit
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a stage takes place.
+
+    Args:
+        block: the block that is learnt.
+        known: what has arrived, the block included.
+        config: all settings.
+        seed: parts of the seed of every draw of the stage.
+        on_epoch: progress callback of :func:`ccdgraph.train.fit`.
+    """
+
+    block: Block
+    known: Known
+    config: CCDConfig
+    seed: tuple[int | str, ...]
+    on_epoch: Callable[[int, int, float], None] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything lies."""
+        return self.known.graph.device
+
+    def rng(self, use: str, device: torch.device | str | None = None) -> torch.Generator:
+        """The generator of one use within the stage; on the device of the data by default."""
+        return rng(*self.seed, use, device=self.device if device is None else device)
+
+    def build(self, model: BackboneConfig) -> Backbone:
+        """A fresh backbone over all known entities."""
+        graph = self.known.graph
+        fresh = model.build(graph.num_users, graph.num_items, generator=self.rng("init", "cpu"))
+        return fresh.to(self.device)
+
+    def grow(self, model: Backbone, init: Initialisation, topk: int) -> Backbone:
+        """``model`` with rows for everyone known now."""
+        generator = self.rng("grow", "cpu")
+        return grow(model, self.known.history, init=init, topk=topk, generator=generator)
+
+    def fit(
+        self,
+        model: Backbone,
+        objectives: Sequence[Objective],
+        settings: FitConfig,
+        graph: BipartiteGraph | None = None,
+    ) -> None:
+        """Train ``model``; the epoch with the best Recall@20 on the block's validation is kept."""
+        fit(
+            model,
+            graph or self.known.graph,
+            objectives,
+            settings,
+            seed=self.seed,
+            validate=self._validation(),
+            on_epoch=self.on_epoch,
+        )
+
+    def _validation(self) -> Callable[[Embeddings], float] | None:
+        graph, seen, valid = self.known.graph, self.known.seen, self.block.valid
+        # A part of a block does not know everyone whom the block holds out.
+        valid = valid[(valid.user < graph.num_users) & (valid.item < graph.num_items)]
+        if len(valid) == 0:
+            return None
+        if self.config.mask == "block":
+            train = [self.block.train]
+            seen = UserItems.from_interactions(train, graph.num_users, graph.num_items)
+        k = min(20, graph.num_items)
+        return lambda out: evaluate(out, valid, seen, ks=(k,)).mean()[f"recall@{k}"]
