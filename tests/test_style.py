@@ -19,7 +19,8 @@ LAYERS = [
     {"evaluate"},
     {"train", "checkpoint"},
     {"distill"},
-    {"continual", "testing"},
+    {"continual"},
+    {"testing"},
     {"run"},
     {"cli"},
 ]

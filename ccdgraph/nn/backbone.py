@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -51,14 +52,20 @@ class Embeddings:
 
     def detach(self) -> Embeddings:
         """The same values, cut from the graph of gradients: how a teacher enters a loss."""
-        return Embeddings(
-            self.user.detach(), self.item.detach(), tuple(x.detach() for x in self.layers)
-        )
+        return self._map(Tensor.detach)
 
     def to(self, device: torch.device | str) -> Embeddings:
         """The same embeddings on ``device``."""
-        layers = tuple(x.to(device) for x in self.layers)
-        return replace(self, user=self.user.to(device), item=self.item.to(device), layers=layers)
+        return self._map(lambda x: x.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Embeddings:
+        posterior = self.posterior
+        return Embeddings(
+            change(self.user),
+            change(self.item),
+            tuple(change(x) for x in self.layers),
+            None if posterior is None else (change(posterior[0]), change(posterior[1])),
+        )
 
 
 def rows(table: Tensor, index: Tensor) -> Tensor:
