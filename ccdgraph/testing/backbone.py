@@ -113,7 +113,7 @@ def _check_not_stored(model: Backbone, graph: BipartiteGraph, moves: Sequence[st
     require(same, "going back to the first graph gives another output; something is stored")
     for side in moves:
         moved = not torch.equal(_side(first, side), _side(other, side))
-        require(moved, f"another graph gives the same {side} embeddings; the first is stored")
+        require(moved, f"another graph gives the same {side} embeddings; its edges are not read")
 
 
 def _check_added_edge(model: Backbone, graph: BipartiteGraph, moves: Sequence[str]) -> None:

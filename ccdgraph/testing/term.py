@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ccdgraph.nn.backbone import Embeddings
 from ccdgraph.testing.require import require
@@ -42,10 +42,10 @@ def check_term(
     if not all(tensor.requires_grad for tensor in frozen):
         raise ValueError("'frozen' has a tensor without 'requires_grad'; it could not be caught")
     term.begin_epoch(0)
-    largest = float((out.user @ out.item.T).abs().max())
+    largest = float((out.user @ out.item.T).detach().abs().max())
     for scale, size in ((1.0, "the given scores"), ((1e3 / largest) ** 0.5, "scores of 1e3")):
         _check_value(term, _leaves(out, scale), batch, frozen, size)
-    double = _double(copy.deepcopy(term))
+    double = _copy_in_double(term)
     leaves = _double(_leaves(out))
     inputs = [
         x.requires_grad_() for name in wrt if name != "parameters" for x in _field(leaves, name)
@@ -63,7 +63,7 @@ def _check_value(
 ) -> None:
     loss = term(leaves, batch)
     require(loss.shape == (), f"the loss has shape {tuple(loss.shape)}, not that of a scalar")
-    require(bool(loss.isfinite()), f"the loss is {float(loss)} at {size}")
+    require(bool(loss.isfinite()), f"the loss is {loss.item()} at {size}")
     require(loss.requires_grad, "the loss has no gradient at all")
     names = ("user", "item", "layers", "posterior")
     learning = [x for name in names for x in _field(leaves, name)] + list(term.parameters())
@@ -96,19 +96,28 @@ def _field(out: Embeddings, name: str) -> tuple[Tensor, ...]:
     return fields[name]
 
 
+def _copy_in_double(term: Term) -> Term:
+    """A copy of ``term`` in float64, with the teachers and graphs that are plain attributes."""
+    memo = {
+        id(value): _double(value)
+        for module in term.modules()
+        for name, value in vars(module).items()
+        if not name.startswith("_") and (isinstance(value, Tensor) or _is_value(value))
+    }
+    return copy.deepcopy(term, memo).double()
+
+
 def _double(value: Any) -> Any:
-    """``value`` with every floating tensor inside in float64, those of its fields included."""
+    """``value`` with every floating tensor in float64, those in its fields included."""
     if isinstance(value, Tensor):
         return value.detach().double() if value.is_floating_point() else value
-    if isinstance(value, nn.Module):
-        for module in value.double().modules():
-            # Tensors and dataclasses that are plain attributes: teachers, graphs.
-            plain = {n: x for n, x in vars(module).items() if not n.startswith("_")}
-            vars(module).update({name: _double(x) for name, x in plain.items()})
-        return value
     if isinstance(value, tuple):
         return tuple(_double(part) for part in value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if _is_value(value):
         fields = {f.name: _double(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return dataclasses.replace(value, **fields)
     return value
+
+
+def _is_value(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
