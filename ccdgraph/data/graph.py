@@ -146,7 +146,8 @@ class BipartiteGraph:
         # An isolated node has no edge, so its infinite factor is never read.
         row, col = self.edge_index.as_subclass(Tensor)
         factor = self.degree.rsqrt()
-        return factor[row] * self.raw_weight * factor[col]
+        # The product of the factors first: then both directions of a pair have the same bits.
+        return factor[row] * factor[col] * self.raw_weight
 
     @cached_property
     def adjacency(self) -> Tensor:
