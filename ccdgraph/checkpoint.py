@@ -47,7 +47,8 @@ def save(folder: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
     }
     data = safetensors.torch.save(whole)
     about = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    text = json.dumps({"format": FORMAT, "tensors": about, "meta": meta}, indent=2) + "\n"
+    record = {"format": FORMAT, "tensors": about, "meta_sha256": _digest(meta), "meta": meta}
+    text = json.dumps(record, indent=2) + "\n"
     temporary, old = _beside(folder, "tmp"), _beside(folder, "old")
     with _writing(folder, temporary):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +74,8 @@ def load(
     """
     folder = _current(Path(folder))
     record = _read_meta(folder / META)
+    if _digest(record["meta"]) != record.get("meta_sha256"):
+        raise CheckpointError(f"'{folder / META}' was altered: its SHA-256 is not the one it lists")
     path, about = folder / TENSORS, record["tensors"]
     data = _read(path)
     if len(data) != about["size"]:
@@ -141,6 +144,12 @@ def _writing(target: Path, temporary: Path) -> Iterator[None]:
         raise CheckpointError(f"cannot write '{target}': {why}") from error
     finally:
         _remove(temporary)
+
+
+def _digest(meta: Any) -> str:
+    """SHA-256 of what JSON keeps of ``meta``."""
+    plain = json.loads(json.dumps(meta))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -45,11 +45,27 @@ def load(cls: type[Config], path: str | Path, overrides: Iterable[str] = ()) -> 
     except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError are both ValueErrors
         raise ConfigError(f"'{path}' is not valid TOML: {error}") from error
     for override in overrides:
-        _override(table, override)
+        apply_override(table, override)
     try:
         return from_dict(cls, table)
     except ConfigError as error:
         raise ConfigError(f"'{path}': {error}") from error
+
+
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Sets one entry of ``table`` in place, as an override of `load` does."""
+    path, equals, text = override.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or not all(keys):
+        raise ConfigError(f"override '{override}' is not of the form 'a.b=value'")
+    node: Any = table
+    for key in keys[:-1]:
+        node = node.setdefault(key, {}) if isinstance(node, dict) else _entry(node, key, override)
+    if isinstance(node, dict):
+        node[keys[-1]] = _literal(text.strip())
+    else:
+        _entry(node, keys[-1], override)
+        node[int(keys[-1])] = _literal(text.strip())
 
 
 def from_dict(cls: type[Config], mapping: Mapping[str, Any], where: str = "") -> Config:
@@ -171,21 +187,6 @@ def _convert_tuple(value: Sequence[Any], args: tuple[Any, ...], where: str) -> t
         raise ConfigError(f"'{where}' has {len(value)} values, expected {len(hints)}")
     pairs = enumerate(zip(value, hints, strict=True))
     return tuple(_convert(v, hint, _join(where, str(index))) for index, (v, hint) in pairs)
-
-
-def _override(table: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    keys = [key.strip() for key in path.split(".")]
-    if not equals or not all(keys):
-        raise ConfigError(f"override '{override}' is not of the form 'a.b=value'")
-    node: Any = table
-    for key in keys[:-1]:
-        node = node.setdefault(key, {}) if isinstance(node, dict) else _entry(node, key, override)
-    if isinstance(node, dict):
-        node[keys[-1]] = _literal(text.strip())
-    else:
-        _entry(node, keys[-1], override)
-        node[int(keys[-1])] = _literal(text.strip())
 
 
 def _entry(array: Any, index: str, override: str) -> Any:

@@ -51,10 +51,11 @@ def open_folder(folder: Path, config: RunConfig, fingerprint: str, *, resume: bo
             "name another folder"
         )
     about = read_about(folder)
-    if about and about["data"]["fingerprint"] != fingerprint:
+    data = about["data"]["fingerprint"] if about else fingerprint
+    if data != fingerprint:
         raise ValueError(
-            f"'{folder}' was begun on other data: 'fingerprint' is "
-            f"{about['data']['fingerprint'][:12]}, not {fingerprint[:12]}; name another folder"
+            f"'{folder}' was begun on other data: 'fingerprint' is {data[:12]}, not "
+            f"{fingerprint[:12]}; name another folder"
         )
 
 
@@ -69,8 +70,9 @@ def read_about(folder: Path) -> dict[str, Any]:
         return {}
     try:
         about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"'{path}' is damaged: {error}; name another folder") from error
+        str(about["data"]["fingerprint"]), dict(about["seconds"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"'{path}' is damaged ({error}); name another folder") from error
     return about
 
 
@@ -79,7 +81,6 @@ def write_about(
 ) -> None:
     """Writes ``run.json``: what was run, on what, with what, and the headline results."""
     about = {
-        "complete": result.learnt == result.num_blocks - 1,
         "data": {
             "name": stream.name,
             "fingerprint": fingerprint,
@@ -151,10 +152,14 @@ def read_rows(folder: Path, *, until: int) -> list[Row]:
 
     path = folder / METRICS
     try:
-        stored = parquet.read_table(path).to_pylist() if path.exists() else []
-    except (pa.ArrowException, OSError) as error:
+        stored = (
+            parquet.read_table(path, page_checksum_verification=True).to_pylist()
+            if path.exists()
+            else []
+        )
+        rows = [row for row in (Row(**row) for row in stored) if row.learnt <= until]
+    except (pa.ArrowException, OSError, TypeError) as error:
         raise ValueError(f"'{path}' is damaged; name another folder to start again") from error
-    rows = [Row(**row) for row in stored if row["learnt"] <= until]
     missing = set(range(until)) - {row.learnt for row in rows}
     if missing:
         raise ValueError(
@@ -187,7 +192,7 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     from pyarrow import parquet
 
     sink = pa.BufferOutputStream()
-    parquet.write_table(table, sink)
+    parquet.write_table(table, sink, write_page_checksum=True)
     checkpoint.atomic_write_bytes(path, sink.getvalue().to_pybytes())
 
 

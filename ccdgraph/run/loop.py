@@ -132,18 +132,19 @@ class _Run:
         self.strategy.on_stage = self._after_stage
         self.rows: list[Row] = []
         self.peak: dict[str, int] = {}
+        self.complete = False
 
     def begin(self, resume: bool) -> None:
         """Open the folder; take up what is in it, or the teachers of another run."""
-        shared = self.config.teachers_from
-        if shared is not None:
+        shared, stored = self.config.teachers_from, self.folder / files.CHECKPOINT
+        if shared is not None and not checkpoint.exists(stored):
             self._load(Path(shared) / files.TEACHERS, TEACHERS_NEED)
         files.open_folder(self.folder, self.config, self.fingerprint, resume=resume)
-        stored = self.folder / files.CHECKPOINT
         if checkpoint.exists(stored):
             meta = self._load(stored, tuple(self._meta()["ccd"]))
             self.rows = files.read_rows(self.folder, until=self.strategy.index)
-            self.strategy.seconds = files.read_about(self.folder)["seconds"] | meta["seconds"]
+            about = files.read_about(self.folder)
+            self.strategy.seconds = about.get("seconds", {}) | meta["seconds"]
             self.peak = meta["peak_memory"]
         self._write_about()
 
@@ -154,6 +155,8 @@ class _Run:
                 self.strategy.update(block)
                 self._measure(block.index)
                 self.watcher.block(self.result())
+        self.complete = True
+        self._write_about()
         return self.result()
 
     def result(self) -> RunResult:
@@ -193,7 +196,11 @@ class _Run:
         self.watcher.stage("block {} {}".format(*key.split("/")), self.strategy.seconds[key])
 
     def _write_about(self) -> None:
-        more = {"device": str(self.device), "peak_memory": self._peak()}
+        more = {
+            "complete": self.complete,
+            "device": str(self.device),
+            "peak_memory": self._peak(),
+        }
         files.write_about(self.folder, self.result(), self.stream, self.fingerprint, more)
 
     def _meta(self) -> dict[str, Any]:
@@ -222,5 +229,11 @@ class _Run:
             differs = f"'fingerprint' = {meta['fingerprint'][:12]}, not {self.fingerprint[:12]}"
         if differs:
             raise CheckpointError(f"'{folder}' is of another run: {differs}")
-        self.strategy.restore(tensors, self.placed.blocks)
+        try:
+            self.strategy.restore(tensors, self.placed.blocks)
+        except (KeyError, RuntimeError) as error:  # a backbone's own code has changed
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"'{folder}' does not fit the models of this run: {reason}"
+            ) from error
         return meta

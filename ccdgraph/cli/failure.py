@@ -1,0 +1,49 @@
+"""How commands fail: one sentence on stderr and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import functools
+from collections.abc import Callable
+from typing import ParamSpec
+
+import typer
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+Arguments = ParamSpec("Arguments")
+
+
+def in_one_sentence(command: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """``command``, ending with 2 on bad input and with 130 on Ctrl-C instead of a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Arguments.args, **options: Arguments.kwargs) -> None:
+        try:
+            command(*args, **options)
+        except KeyboardInterrupt:
+            fail("stopped", INTERRUPTED)
+        except OSError as error:
+            fail(_sentence(error), BAD_INPUT)
+        except (ValueError, FloatingPointError) as error:
+            fail(str(error), BAD_INPUT)
+
+    return wrapped
+
+
+def fail(message: str, code: int) -> None:
+    """Says why on stderr and exits.
+
+    Raises:
+        Exit: always.
+    """
+    typer.echo(" ".join(message.split()), err=True)
+    raise typer.Exit(code) from None
+
+
+def _sentence(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some space and run again"
+    if error.filename is None:
+        return error.strerror or str(error)
+    return f"'{error.filename}': {error.strerror}"
