@@ -188,7 +188,7 @@ class CCD(Strategy):
     def restore(self, state: Mapping[str, Tensor], blocks: Sequence[Block]) -> None:
         """Take up :meth:`state`; ``blocks`` run up to the one that had been begun."""
         self.index, self.done = (int(value) for value in state["cursor"])
-        self.known = None
+        self.known, self._cache = None, None
         for block in blocks[: self.index + 1]:
             begun = block.index == 0 or block.index < self.index or self.done > 0
             pieces = parts(block, self.config.update.updates, self.known) if self.known else [block]
