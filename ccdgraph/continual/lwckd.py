@@ -213,8 +213,8 @@ def similar(lists: UserItems, *, mean_degree: float = 10.0, budget: int = 128 * 
     """Entities of one kind joined where the cosine of their binary rows passes a threshold.
 
     The threshold, in (.1, .9) and a multiple of .001, is the one whose mean degree comes closest to
-    ``mean_degree``; nobody is its own neighbour. Rows are taken in chunks, and only pairs above .1
-    are ever kept.
+    ``mean_degree``; nobody is its own neighbour. Rows are taken in chunks, and of their pairs about
+    twice as many as are wanted are kept.
 
     Args:
         lists: rows to compare (CSR).
@@ -228,20 +228,23 @@ def similar(lists: UserItems, *, mean_degree: float = 10.0, budget: int = 128 * 
     matrix = torch.sparse_csr_tensor(
         lists.indptr, lists.item, unit[owner], size=size, check_invariants=False
     )
-    found = []
+    wanted = mean_degree * float((lists.degree > 0).sum())
+    key = step = torch.empty(0, dtype=torch.int64, device=device)
+    least = 101
     for chunk in torch.arange(num, device=device).split(max(1, budget // (4 * max(size)))):
         dense = torch.zeros(lists.num_items, len(chunk), device=device)
         row, item = lists.entries(chunk)
         dense[item, row] = unit[chunk[row]]
         cosine = matrix @ dense
         cosine[chunk, torch.arange(len(chunk), device=device)] = 0.0
-        other, row = (cosine > 0.1).nonzero(as_tuple=True)
-        found.append((chunk[row] * num + other, cosine[other, row]))
-    key, cosine = (torch.cat(parts) for parts in zip(*found, strict=True))
-    wanted = mean_degree * float((lists.degree > 0).sum())
-    step = (cosine * 1000).long().clamp_(max=900)
-    above = torch.bincount(step, minlength=901).flip(0).cumsum(0).flip(0)[101:901]
-    threshold = 101 + int((above - wanted).abs().argmin())
+        other, row = (cosine > least / 1000 - 1e-3).nonzero(as_tuple=True)
+        key = torch.cat([key, chunk[row] * num + other])
+        step = torch.cat([step, (cosine[other, row] * 1000).long().clamp_(max=900)])
+        above = torch.bincount(step, minlength=901).flip(0).cumsum(0).flip(0)[101:901]
+        # One that lets more than twice as many through is never closer than .9, the last.
+        least = max(least, min(101 + int((above > 2 * wanted).sum()), 900))
+        key, step = key[step >= least], step[step >= least]
+    threshold = least + int((above[least - 101 :] - wanted).abs().argmin())
     key = key[step >= threshold].sort().values
     count = torch.bincount(key // num, minlength=num)
     return UserItems(torch.cat([count.new_zeros(1), count.cumsum(0)]), key % num, num)
