@@ -21,6 +21,7 @@ from ccdgraph.continual.config import (
     TeacherConfig,
 )
 from ccdgraph.data.datasets.synthetic import synthetic_stream
+from ccdgraph.data.interactions import Interactions, UserItems
 from ccdgraph.data.stream import Stream
 from ccdgraph.distill import teacher
 from ccdgraph.nn import BackboneConfig
@@ -178,3 +179,14 @@ def test_lists_of_everyone_hold_nothing_dense(bound):
         with Largest() as seen:
             ranking.recommend_lists(scorer, everyone, LENGTH, learner.known.seen)
         assert seen.elements <= bound, seen.op
+
+
+def test_similar_entities_of_a_dense_matrix_are_few_at_any_moment():
+    """Everybody has half of the catalogue, so nearly every pair passes the lowest threshold."""
+    num, budget = 1000, 4 * 1000 * BATCH
+    pairs = (torch.rand(num, 60, generator=torch.Generator().manual_seed(0)) < 0.5).nonzero()
+    lists = UserItems.from_interactions([Interactions(*pairs.T)], num, 60)
+    with Largest() as seen:
+        joined = lwckd.similar(lists, budget=budget)
+    assert 5 * num < joined.item.numel() < 20 * num
+    assert seen.elements <= num**2 // 6, seen.op
