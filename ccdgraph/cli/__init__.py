@@ -5,6 +5,7 @@ What needs torch is imported inside the commands, so that ``--help`` answers at 
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import warnings
@@ -44,6 +45,8 @@ def main() -> None:
     """Runs the command line; a configuration may name modules of the current directory."""
     if "" not in sys.path:
         sys.path.insert(0, "")
+    # Threads that spin for work starve one another as soon as another process needs a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # torch says so once, of the format that every graph is multiplied in
     warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
     app()

@@ -9,6 +9,11 @@ from ccdgraph.config import apply_override, from_dict
 from ccdgraph.run import RunConfig
 
 DEMO = """
+[data.synthetic]
+num_users = 1000
+num_items = 600
+num_interactions = 24_000
+
 [evaluate]
 ks = [20, 50]
 scorers = ["student", "teacher"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 # a time of at least this is in ms, us, ns: seconds reach the first in the year 5138
 _UNIT_FROM = np.array([1e11, 1e14, 1e17])
+_EXACT = 2.0**53  # above it not every whole number is a float64
 
 _WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -30,7 +31,8 @@ def external_ids(column: pa.ChunkedArray, place: str) -> NDArray[Any]:
     ``"007"`` stays text, so leading zeros survive.
 
     Raises:
-        ValueError: an id is missing or a fraction; the message names the row.
+        ValueError: an id is missing, a fraction, negative, or a float too large to be exact; the
+            message names the row.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -41,12 +43,16 @@ def external_ids(column: pa.ChunkedArray, place: str) -> NDArray[Any]:
     if kind.is_floating(column.type):
         fraction = pc.not_equal(column, pc.floor(column))
         refuse_rows(column, fraction, place, "ids are whole numbers or text")
+        hint = "a float holds no whole number of this size exactly; read the ids as text"
+        refuse_rows(column, pc.greater_equal(pc.abs(column), _EXACT), place, hint)
         column = pc.cast(column, pa.int64(), safe=False)
     if not kind.is_signed_integer(column.type):
         column = column.cast(pa.string())
         if not pc.all(pc.match_substring_regex(column, _WHOLE)).as_py():
             return np.asarray(column.to_numpy(), dtype=object)
-    return np.asarray(column.cast(pa.int64()).to_numpy())
+    ids = np.asarray(column.cast(pa.int64()).to_numpy())
+    refuse_rows(column, ids < 0, place, "a number that is an id is not negative; drop the row")
+    return ids
 
 
 def utc_seconds(

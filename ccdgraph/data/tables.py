@@ -90,6 +90,10 @@ def _frame_table(source: Any, choose: Choose) -> pa.Table:
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         reason = "; ".join(str(part) for part in error.args)
         raise ValueError(f"{where(source)} has a column of mixed types: {reason}") from error
+    except OverflowError as error:
+        raise ValueError(
+            f"{where(source)} has a number that overflows 64 bits; pass such ids as text"
+        ) from error
     except TypeError as error:
         raise TypeError(
             f"cannot read interactions from {where(source)}; pass a path or a frame"

@@ -174,7 +174,7 @@ class _Run:
         started, scorers = time.perf_counter(), self.strategy.scorers()
         rows, users = measure(scorers, self.placed, learnt, self.config)
         self.rows += rows
-        if self.config.evaluate.per_user:
+        if self.config.evaluate.per_user and users:  # under "next" the last block has none
             files.write_users(self.folder / "per_user" / f"after_{learnt}.parquet", users)
         served = scorers["student"]
         assert isinstance(served, Embeddings), "CCD serves embeddings"
