@@ -98,7 +98,7 @@ def test_demo_shows_both_matrices_and_leaves_a_run(tmp_path):
     row = next(line for line in shown.stdout.splitlines() if line.split()[:1] == ["D1"])
     means = matrix(tmp_path / "run")["student"]
     expected = [*means["matrix"][1], *(means["with_base"][name][1] for name in ("LA", "RA", "H"))]
-    assert row.split()[1:] == [f"{value:.4f}" for value in expected]
+    assert row.split()[1:] == [f"{value:.4f}".removeprefix("0") for value in expected]
     assert f"the run is in {tmp_path / 'run'}" in shown.stdout
     assert "block 1 teacher 2: " in shown.stderr and "after block 1, recall@20: " in shown.stderr
     kinds = load(RunConfig, tmp_path / "run" / "config.toml").ccd.teachers

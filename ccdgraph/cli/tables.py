@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -14,8 +13,8 @@ from ccdgraph.run import RunResult
 
 
 def output() -> Console:
-    """Where tables go: stdout, wide enough for them when it is a file or a pipe."""
-    return Console(width=None if sys.stdout.isatty() else 200)
+    """Where tables go: stdout, and never cut to fit."""
+    return Console(width=1000)
 
 
 def matrix_table(result: RunResult, scorer: str) -> Table:
@@ -28,7 +27,8 @@ def matrix_table(result: RunResult, scorer: str) -> Table:
     for learnt in range(result.learnt + 1):
         means = (matrix.learning_average(learnt), matrix.retained_average(learnt))
         values = (*matrix.values[learnt].tolist(), *means, matrix.h_mean(learnt))
-        table.add_row(f"D{learnt}", *("" if math.isnan(v) else f"{v:.4f}" for v in values))
+        shown = ("" if math.isnan(v) else f"{v:.4f}".removeprefix("0") for v in values)
+        table.add_row(f"D{learnt}", *shown)
     return table
 
 
