@@ -7,6 +7,8 @@ import torch
 from small_ccd import CONFIG, State, differing, learn, stream, with_settings
 
 from ccdgraph.continual import CCD, stages
+from ccdgraph.continual.scene import Scene
+from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
 from ccdgraph.nn import MF, BackboneConfig, Embeddings, LightGCN, MultVAE
 from ccdgraph.ranking import recommend_lists
@@ -209,3 +211,38 @@ def test_a_block_without_training_rows_is_refused():
     empty = replace(stream()[1], train=Interactions.cat([]))
     with pytest.raises(ValueError, match="training rows"):
         learner.update(empty)
+
+
+def test_a_variational_teacher_replays_pseudo_labels(monkeypatch):
+    """Input and target get an entry of .1 for each replayed pair and keep their own entries.
+
+    The input is what is known of a user, the target what the block has of it.
+    """
+    seen_by_fit, original = [], Scene.fit
+
+    def record(scene, model, objectives, settings, graph=None):
+        if isinstance(model, MultVAE):
+            seen_by_fit.append((scene, graph, objectives))
+        original(scene, model, objectives, settings, graph)
+
+    monkeypatch.setattr(Scene, "fit", record)
+    learn(CONFIG, 2)
+    scene, given, (objective,) = seen_by_fit[-1]
+    target = objective.parts[0].term.graph
+    train, sizes = scene.block.train, (given.num_users, given.num_items)
+    block = edges(BipartiteGraph.from_interactions(train, *sizes))
+    known = edges(scene.known.graph)
+    for graph, own in ((given, known), (target, block)):
+        entries = edges(graph)
+        assert own.items() <= entries.items()
+        replayed = {pair: entries[pair] for pair in entries.keys() - own.keys()}
+        assert set(replayed.values()) == {torch.tensor(0.1).item()}
+        assert not replayed.keys() & known.keys(), "what is seen is not replayed"
+        users = torch.tensor([user for user, _ in replayed]).bincount()
+        assert 2 <= users.max() <= 6  # two draws from each of three sources, less what they share
+    assert edges(given).keys() - known.keys() == edges(target).keys() - block.keys()
+
+
+def edges(graph: BipartiteGraph) -> dict[tuple[int, int], float]:
+    columns = (graph.user.tolist(), graph.item.tolist(), graph.weight.tolist())
+    return {(u, i): w for u, i, w in zip(*columns, strict=True)}
