@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ccdgraph.config import ConfigError, resolve
+from ccdgraph.config import ConfigError, resolve, rng
 from ccdgraph.nn.backbone import Backbone
 from ccdgraph.nn.gnn import GNN
 
@@ -31,7 +31,7 @@ class BackboneConfig:
     def build(
         self, num_users: int, num_items: int, *, generator: torch.Generator | None = None
     ) -> Backbone:
-        """A fresh backbone on the CPU.
+        """A fresh backbone on the CPU, whose initial values ``generator`` alone decides.
 
         Raises:
             ConfigError: the path names no class, or the class refuses the options.
@@ -46,11 +46,16 @@ class BackboneConfig:
                 f"'{path}' is not a class of modules; name a Backbone or a PyG module"
             )
         try:
-            if issubclass(cls, Backbone):
-                return cls(num_users, num_items, self.dim, generator=generator, **self.options)
-            return GNN(
-                num_users, num_items, self.dim, module=cls, generator=generator, **self.options
-            )
+            # Layers inside a backbone draw from the global generator; the fork gives it back.
+            with torch.random.fork_rng(devices=[], enabled=generator is not None):
+                if generator is not None:
+                    seed = rng(generator.initial_seed(), "layers").initial_seed()
+                    torch.default_generator.manual_seed(seed)
+                if issubclass(cls, Backbone):
+                    return cls(num_users, num_items, self.dim, generator=generator, **self.options)
+                return GNN(
+                    num_users, num_items, self.dim, module=cls, generator=generator, **self.options
+                )
         except TypeError as error:
             raise ConfigError(
                 f"'{path}' cannot be built with {dict(self.options)}: {error}"

@@ -51,7 +51,7 @@ class GNN(Backbone):
         seed = torch.randint(2**62, (), generator=generator).item()
         # PyG modules draw from the global generator; the fork gives it back untouched.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(seed))
+            torch.default_generator.manual_seed(int(seed))
             known = {name: size for name, size in sizes.items() if name in accepted}
             self.module = module(**{**known, **options})
         parameters = inspect.signature(self.module.forward).parameters

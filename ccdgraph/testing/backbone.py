@@ -75,7 +75,10 @@ def _check_initial_values(build: Callable[..., Backbone], graph: BipartiteGraph)
     state = torch.get_rng_state()
     first, second = _build(build, graph).state_dict(), _build(build, graph).state_dict()
     untouched = torch.equal(state, torch.get_rng_state())
-    require(untouched, "building the backbone draws from torch's global generator")
+    require(
+        untouched,
+        "building the backbone draws from torch's global generator; fork that, as 'GNN' does",
+    )
     for name in first:
         equal = torch.equal(first[name], second[name])
         require(equal, f"equal generators give two different '{name}'")

@@ -65,6 +65,19 @@ def test_a_backbone_of_ones_own_is_taken_by_its_path(own):
     assert model(BipartiteGraph.from_interactions(pair, 5, 4)).item.shape == (4, 4)
 
 
+def test_the_generator_decides_the_layers_of_ones_own_backbone_too(own):
+    """Fails when its layers draw from the global generator: a resumed run would differ."""
+    state, models = torch.get_rng_state(), []
+    for seed in (0, 0, 1):
+        generator = torch.Generator().manual_seed(seed)
+        models.append(BackboneConfig("own_backbone:GAT", dim=4).build(5, 4, generator=generator))
+        assert torch.equal(state, torch.get_rng_state())
+        torch.rand(1 + seed)  # what else happens between two builds
+        state = torch.get_rng_state()
+    first, again, other = (model.first.lin.weight for model in models)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
 def test_options_and_generator_reach_the_class():
     config = BackboneConfig(dim=3, options={"num_layers": 4})
     first, again = (config.build(5, 4, generator=torch.Generator()) for _ in range(2))
