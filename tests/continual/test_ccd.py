@@ -145,6 +145,42 @@ def test_negatives_come_from_no_list_of_teacher_proxies_or_last_student(monkeypa
     assert set(excluded[-1].tolist()) == keys
 
 
+@pytest.mark.parametrize("graph", ["cumulative", "block"])
+def test_distillation_leaves_out_all_that_was_ever_seen(monkeypatch, graph):
+    """On both sides, and whatever models propagate over."""
+    terms, original = [], stages.RRD
+
+    def record(lists, seen, **options):
+        terms.append((lists, seen, options["side"]))
+        return original(lists, seen, **options)
+
+    monkeypatch.setattr(stages, "RRD", record)
+    learn(with_settings({"graph": graph}), 2)
+    train = Interactions.cat([block.train for block in stream().blocks[:2]])
+    pairs = set(zip(train.user.tolist(), train.item.tolist(), strict=True))
+    for lists, seen, side in terms[-2:]:
+        row = torch.repeat_interleave(torch.arange(seen.num_users), seen.degree)
+        found = set(zip(row.tolist(), seen.item.tolist(), strict=True))
+        listed = {(r, c) for r, row in enumerate(lists.tolist()) for c in row if c >= 0}
+        assert found == (pairs if side == "user" else {(i, u) for u, i in pairs})
+        assert listed and not listed & found
+    assert [side for *_, side in terms] == ["user", "item"] * 2
+
+
+def test_stages_leave_the_models_they_start_from_as_they_were():
+    learner, held = CCD(with_settings(EVERYTHING)), []
+
+    def hold() -> None:
+        models = [model for model in (*learner.teachers, learner.student) if model is not None]
+        held.extend((m, {k: v.clone() for k, v in m.state_dict().items()}) for m in models)
+
+    learner.on_stage = hold
+    for block in stream():
+        learner.update(block)
+    for model, values in held:
+        assert not differing(dict(model.state_dict()), values)
+
+
 def test_base_teachers_that_are_given_are_used_as_they_are():
     block = stream()[0]
     given = [config.build(block.num_users, block.num_items) for config in CONFIG.teachers]
