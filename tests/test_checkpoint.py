@@ -129,6 +129,15 @@ def test_another_format_version_is_refused(saved, record):
         checkpoint.load(saved)
 
 
+def test_altered_meta_is_refused(saved):
+    """Fails when only the tensors have a digest: this text is valid JSON in every other way."""
+    record = json.loads((saved / "meta.json").read_text())
+    record["meta"]["sizes"]["dim"] += 1
+    (saved / "meta.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match=r"meta\.json' was altered"):
+        checkpoint.load(saved)
+
+
 def test_meta_without_its_fields_is_refused(saved):
     (saved / "meta.json").write_text(json.dumps({"format": 1, "tensors": {"size": 3}}))
     with pytest.raises(CheckpointError, match="lacks the size and SHA-256"):
