@@ -162,3 +162,19 @@ def test_what_is_treated_as_constant_on_purpose_can_be_left_out():
 def test_a_frozen_tensor_that_could_not_be_caught_is_refused():
     with pytest.raises(ValueError, match="'frozen' has a tensor without 'requires_grad'"):
         check_term(BPR(), embeddings(), TRIPLETS, frozen=[torch.zeros(1)])
+
+
+def test_what_a_term_draws_at_the_start_of_an_epoch_is_there():
+    class Draws(Distance):
+        epochs: tuple[int, ...] = ()
+
+        def begin_epoch(self, epoch: int) -> None:
+            self.epochs = (*self.epochs, epoch)
+            self.chosen = torch.tensor([3, 0])
+
+        def forward(self, out: Embeddings, batch: Any) -> Tensor:
+            return out.user[self.chosen].square().sum()
+
+    term = Draws(random(USERS, WIDTH))
+    check_term(term, embeddings(), None)
+    assert term.epochs == (0,)
