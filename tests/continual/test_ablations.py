@@ -158,10 +158,14 @@ def test_teachers_that_are_not_updated_keep_every_value_and_get_new_rows(graph):
 
 
 def test_the_block_graph_is_what_models_propagate_over():
-    learner, _ = learn(with_settings({"graph": "block"}), 2)
+    learner = CCD(with_settings({"graph": "block"}))
+    learner.update(stream()[0])
+    served = []
+    learner.on_stage = lambda: served.append(embed(learner.student, learner.known.graph))
+    learner.update(stream()[1])
     assert len(learner.known.graph.user) < len(learner.known.history.user)
-    out = embed(learner.student, learner.known.graph)
-    assert torch.equal(learner.knowledge["generated"].user, out.user)
+    assert torch.equal(learner.knowledge["student"].user, served[0].user)
+    assert torch.equal(learner.knowledge["generated"].user, served[-1].user)
 
 
 def test_the_mask_of_model_selection_is_that_of_evaluation(monkeypatch):
