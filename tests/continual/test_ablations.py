@@ -118,8 +118,10 @@ def test_two_ways_to_switch_a_part_off_agree(stage, one, other):
 
 
 @pytest.mark.parametrize("init", ["two-hop", "one-hop", "random"])
-def test_without_epochs_the_student_is_just_grown(init):
-    changes = {"update.init": init, "update.fit.epochs": 0}
+@pytest.mark.parametrize("graph", ["cumulative", "block"])
+def test_without_epochs_the_student_is_just_grown(graph, init):
+    """From all that is known of the new entities' neighbours, whatever models propagate over."""
+    changes = {"update.init": init, "update.fit.epochs": 0, "graph": graph}
     learner = CCD(with_settings(changes))
     learner.update(stream()[0])
     start, grown = learner.student, []
