@@ -304,6 +304,8 @@ def test_files_cut_in_half_are_named(tiny):
     assert "block_1.parquet' is cut short or damaged" in refused("data", "describe", "native")
     Path("stream.csv.gz").write_bytes(whole[: len(whole) // 2])
     assert "stream.csv.gz' is cut short" in refused("data", "describe", "stream.csv.gz")
+    (folder / "block_0.csv").unlink()
+    assert "'blocks' has no block_0.csv" in refused("data", "describe", "blocks")
     assert "nowhere.csv" in refused("data", "describe", "nowhere.csv")
 
 
@@ -324,6 +326,12 @@ def test_configurations_that_cannot_be_used_are_one_sentence(tiny):
     Path("broken.toml").write_text("[ccd\n")
     assert "'broken.toml' is not valid TOML" in refused("run", "broken.toml")
     assert not Path("runs").exists()
+
+
+def test_a_loss_that_is_not_finite_is_one_sentence(tiny):
+    options = ["--set", "ccd.base.fit.lr=1e30", "--set", "ccd.base.fit.epochs=3"]
+    result = invoke("run", "tiny.toml", *options, code=2)
+    assert "lower 'lr' (1e+30)" in result.stderr.splitlines()[-1]
 
 
 def test_a_damaged_checkpoint_is_one_sentence(tiny):

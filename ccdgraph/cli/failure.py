@@ -23,6 +23,8 @@ def in_one_sentence(command: Callable[Arguments, None]) -> Callable[Arguments, N
             command(*args, **options)
         except KeyboardInterrupt:
             fail("stopped", INTERRUPTED)
+        except BrokenPipeError:  # of `| head`; typer ends quietly
+            raise
         except OSError as error:
             fail(_sentence(error), BAD_INPUT)
         except (ValueError, FloatingPointError) as error:

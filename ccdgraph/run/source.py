@@ -37,7 +37,7 @@ def detect_source(path: str | Path) -> Source:
     path = Path(path)
     if (path / "stream.json").exists():
         return "stream"
-    if any((path / f"block_0.csv{end}").exists() for end in ("", ".gz")):
+    if any(path.glob("block_*.csv*")):
         return "presplit"
     return "events"
 
