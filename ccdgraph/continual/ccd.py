@@ -113,10 +113,11 @@ class CCD(Strategy):
 
     def _generate_student(self, block: Block) -> None:
         assert self.known is not None
-        start = self.student if self.config.generation.start == "previous" else None
-        scene = self._scene(block, "generation")
-        others = list(self.knowledge.values())
-        self.student = generate_student(scene, self.ensemble(), start, others)
+        stage = self.config.generation
+        if stage.repeat or self.student is None:
+            start = self.student if stage.start == "previous" else None
+            scene, others = self._scene(block, "generation"), list(self.knowledge.values())
+            self.student = generate_student(scene, self.ensemble(), start, others)
         generated = embed(self.student, self.known.graph)
         if block.index == 0:
             self.knowledge = dict.fromkeys(("student", "stability", "plasticity"), generated)

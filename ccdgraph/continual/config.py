@@ -54,6 +54,8 @@ class GenerationConfig:
     """Stage 1: distilling the teachers into a student.
 
     Args:
+        repeat: distil anew after every block; ``False`` does so after the base block alone, and the
+            student then goes on from itself.
         distill: ``False`` trains the student on the interactions alone.
         item_side: distil the item side's lists as well (IR).
         list_length: interesting items of a user and users of an item.
@@ -69,9 +71,11 @@ class GenerationConfig:
         fit: training settings.
     """
 
+    repeat: bool = True
     distill: bool = True
     item_side: bool = True
     list_length: int = 40
+    rest: Literal["unseen", "unlisted"] = "unseen"
     rest_items: int = 10_000
     rest_users: int = 11_500
     weight_user: float = 0.01

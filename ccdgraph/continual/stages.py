@@ -157,12 +157,13 @@ def _distillation(scene: Scene, lists: Tensor, side: Literal["user", "item"]) ->
     """RRD over the users, or over the items, of one side's lists."""
     stage, known, train = scene.config.generation, scene.known, scene.block.train
     by_user = side == "user"
+    positive = known.history if stage.rest == "unseen" else _own_graph(scene)
     index = torch.arange(len(lists), device=scene.device)
     if stage.entities == "block":
         index = torch.unique(train.user if by_user else train.item)
     term = RRD(
         lists,
-        known.seen if by_user else known.history.item_users,
+        positive.user_items if by_user else positive.item_users,
         side=side,
         num_rest=stage.rest_items if by_user else stage.rest_users,
         redraw=stage.redraw,
