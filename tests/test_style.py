@@ -28,7 +28,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Method files import no other method file, so that each reads from top to bottom on its own.
 SHARED = {
-    "distill": {"teacher", "labels"},
+    "distill": {"teacher", "labels", "hints", "consensus", "lists"},
     "continual": {"config", "known", "scene", "strategy", "growth", "replay"},
 }
 COMPOSED = {"continual/ccd.py", "continual/stages.py"}  # CCD is made of the others
