@@ -29,7 +29,11 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Method files import no other method file, so that each reads from top to bottom on its own.
 SHARED = {
     "distill": {"teacher", "labels", "hints", "consensus", "lists"},
-    "continual": {"config", "known", "scene", "strategy", "growth", "replay"},
+    "continual": {
+        *("config", "known", "scene", "strategy", "growth", "replay"),
+        *("incremental", "reservoir"),  # what the baselines have in common
+        *("lwckd", "piw"),  # terms and weights that several strategies regularise with
+    },
 }
 COMPOSED = {"continual/ccd.py", "continual/stages.py"}  # CCD is made of the others
 

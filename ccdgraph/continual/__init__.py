@@ -2,7 +2,21 @@
 
 from ccdgraph.continual.ccd import CCD
 from ccdgraph.continual.config import CCDConfig
+from ccdgraph.continual.experience import ExperienceReplay, ExperienceReplayConfig
+from ccdgraph.continual.finetune import FineTune, FineTuneConfig
+from ccdgraph.continual.fullbatch import FullBatch, FullBatchConfig
 from ccdgraph.continual.growth import grow
 from ccdgraph.continual.strategy import Strategy
 
-__all__ = ["CCD", "CCDConfig", "Strategy", "grow"]
+__all__ = [
+    "CCD",
+    "CCDConfig",
+    "ExperienceReplay",
+    "ExperienceReplayConfig",
+    "FineTune",
+    "FineTuneConfig",
+    "FullBatch",
+    "FullBatchConfig",
+    "Strategy",
+    "grow",
+]
