@@ -100,17 +100,23 @@ class TripletBatches:
 
 
 class EntityBatches:
-    """Users or items in random order; an entity listed twice is visited twice as often.
+    """Users or items in random order, each at most once in a batch (terms may rely on it).
 
     Args:
         index: entity ids ``[n]``.
         batch_size: entities a batch.
         generator: source of the order, on the device of ``index``.
+
+    Raises:
+        ValueError: an entity is listed twice.
     """
 
     def __init__(
         self, index: Tensor, *, batch_size: int = 1024, generator: torch.Generator
     ) -> None:
+        repeated = len(index) - len(torch.unique(index))
+        if repeated:
+            raise ValueError(f"'index' lists {repeated} entities more than once; make it unique")
         self.index, self.batch_size, self.generator = index, batch_size, generator
 
     def epoch(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -117,12 +118,15 @@ class FitConfig:
         lr: Adam's learning rate.
         weight_decay: coupled L2 penalty inside Adam, as in the papers' code.
         patience: epochs without a better validation value before stopping; 0 never stops early.
+        min_steps: steps of the first objective that ``epochs`` is raised to reach. A small block
+            has few steps an epoch, while a fresh student needs as many as on a large one.
     """
 
     epochs: int = 10
     lr: float = 1e-3
     weight_decay: float = 1e-4
     patience: int = 0
+    min_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,12 +168,14 @@ def fit(
         trainable.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
     )
     history, valid, best, best_state = [], [], -1, None
-    for epoch in range(config.epochs):
+    epoch, epochs = 0, config.epochs
+    while epoch < epochs:
         trainable.train()
         if isinstance(model, MultVAE):
             model.begin_epoch(rng(*seed, "noise", epoch, device=graph.device))
         with _seeded(*seed, "dropout", epoch, device=graph.device):
-            loss = _sweep(model, graph, objectives, optimizer, epoch)
+            loss, steps = _sweep(model, graph, objectives, optimizer, epoch)
+        epochs = max(config.epochs, math.ceil(config.min_steps / max(steps, 1)))
         if not torch.isfinite(torch.tensor(loss)):
             raise FloatingPointError(
                 f"the loss of epoch {epoch} is {loss}; lower 'lr' ({config.lr}) or look for "
@@ -181,9 +187,10 @@ def fit(
             if best < 0 or valid[-1] > valid[best]:
                 best, best_state = epoch, copy.deepcopy(model.state_dict())
         if on_epoch is not None:
-            on_epoch(epoch + 1, config.epochs, loss)
+            on_epoch(epoch + 1, epochs, loss)
         if validate is not None and config.patience and epoch - best >= config.patience:
             break
+        epoch += 1
     if best_state is not None:
         model.load_state_dict(best_state)
     model.eval()
@@ -213,12 +220,14 @@ def _sweep(
     objectives: Sequence[Objective],
     optimizer: torch.optim.Optimizer,
     epoch: int,
-) -> float:
-    total, steps = torch.zeros((), device=graph.device), 0
+) -> tuple[float, int]:
+    """Mean loss of a step of one epoch, and the steps of the first objective."""
+    total, steps = torch.zeros((), device=graph.device), []
     for objective in objectives:
         for part in objective.parts:
             part.term.begin_epoch(epoch)
         weights = [p.weight(epoch) if callable(p.weight) else p.weight for p in objective.parts]
+        steps.append(0)
         for batches in _steps(objective, epoch, partial(embed, model, graph)):
             out = model(graph)
             addends = [
@@ -231,8 +240,8 @@ def _sweep(
             optimizer.step()
             # Kept on the device: reading it would make the host wait in every step.
             total += loss.detach()
-            steps += 1
-    return float(total) / max(steps, 1)
+            steps[-1] += 1
+    return float(total) / max(sum(steps), 1), steps[0]
 
 
 def _steps(

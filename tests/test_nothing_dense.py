@@ -92,12 +92,16 @@ def functions() -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def bound(monkeypatch) -> int:
-    """Budgets of a block of ``BATCH`` rows everywhere, and the elements of such a block."""
+    """Budgets of a block of ``BATCH`` rows everywhere, and the elements of such a block.
+
+    One row more takes what pads the seen entries of a batch.
+    """
     block = world()[1]
     rows = max(block.num_users, block.num_items)
     for function in functions():
         monkeypatch.setitem(function.__kwdefaults__, "budget", 4 * BATCH * rows)
-    return BATCH * rows
+    monkeypatch.setitem(lwckd._BUDGET, "cpu", 4 * BATCH * rows)
+    return (BATCH + 1) * rows
 
 
 def test_the_world_tells_dense_from_batches():

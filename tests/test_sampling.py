@@ -157,7 +157,7 @@ def test_a_block_without_rows_is_refused():
 
 
 def test_every_listed_entity_comes_once_and_the_last_batch_is_kept():
-    index = torch.tensor([7, 3, 3, 9, 0])
+    index = torch.tensor([7, 3, 4, 9, 0])
     source = EntityBatches(index, batch_size=2, generator=seeded())
     orders = []
     for epoch in range(6):
@@ -166,6 +166,11 @@ def test_every_listed_entity_comes_once_and_the_last_batch_is_kept():
         orders.append([entity for batch in batches for entity in batch])
         assert sorted(orders[-1]) == sorted(index.tolist())
     assert len({tuple(order) for order in orders}) > 1
+
+
+def test_an_entity_listed_twice_is_refused():
+    with pytest.raises(ValueError, match="'index' lists 1 entities more than once"):
+        EntityBatches(torch.tensor([7, 3, 3]), generator=seeded())
 
 
 def test_no_entities_give_no_real_batch():

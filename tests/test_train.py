@@ -259,6 +259,26 @@ def test_patience_counts_epochs_since_the_best(values, patience, epochs):
     assert states_equal(model, after[result.best_epoch])
 
 
+@pytest.mark.parametrize(("epochs", "min_steps", "taken"), [(2, 0, 2), (2, 7, 3), (5, 7, 5)])
+def test_epochs_are_raised_to_reach_the_steps_of_the_first_objective(epochs, min_steps, taken):
+    """Three steps an epoch; a sweep of a second objective does not count."""
+    log: list[Any] = []
+    objectives = [
+        Objective((Part(Logs(log, "first"), Source(3)),)),
+        Objective((Part(Logs(log, "second"), Source(9)),)),
+    ]
+    told: list[tuple[int, int]] = []
+    result = fit(
+        model_of(),
+        GRAPH,
+        objectives,
+        FitConfig(epochs=epochs, min_steps=min_steps),
+        on_epoch=lambda done, total, _: told.append((done, total)),
+    )
+    assert len(result.loss) == taken
+    assert told == [(epoch + 1, taken) for epoch in range(taken)]
+
+
 def test_patience_alone_stops_nothing():
     result = fit(model_of(), GRAPH, ranking(), FitConfig(epochs=4, patience=1))
     assert len(result.loss) == 4 and result.best_epoch == 3

@@ -75,7 +75,6 @@ class GenerationConfig:
     distill: bool = True
     item_side: bool = True
     list_length: int = 40
-    rest: Literal["unseen", "unlisted"] = "unseen"
     rest_items: int = 10_000
     rest_users: int = 11_500
     weight_user: float = 0.01
@@ -154,7 +153,7 @@ class CCDConfig:
         keep_stability: share of the old stability proxy in the new, for all blocks or by block.
         keep_plasticity: the same of the plasticity proxy.
         graph: propagate over all edges so far (``"cumulative"``) or the block's own (``"block"``).
-        decay: factor on the weight of older edges when a block arrives.
+        decay: weight of the edges of earlier blocks, all alike, where the block's own have 1.
         mask: items hidden in model selection, as in evaluation.
     """
 

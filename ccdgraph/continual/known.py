@@ -41,18 +41,21 @@ def arrive(
         known: what was known before; ``None`` for the base block.
         block: its training interactions become edges.
         cumulative: keep the older edges in ``graph`` (it evolves), or take the block's alone.
-        decay: factor on the weight of the older edges.
-        part: place of this piece within its block (:func:`parts`); the first ages the edges.
+        decay: weight of the edges of earlier blocks, all alike, where the block's own have 1. It
+            does not compound: however long ago, an older edge weighs the same.
+        part: place of this piece within its block (:func:`parts`).
     """
     train, sizes = block.train, (block.num_users, block.num_items)
     if known is None:
         graph = BipartiteGraph.from_interactions(train, *sizes)
         return Known(graph, graph)
     history = known.history.grow(train, *sizes)
-    if cumulative and decay == 1.0:
+    if cumulative and decay == 1:
         graph = history
-    elif cumulative or part > 0:
-        graph = known.graph.grow(train, *sizes, decay=decay if part == 0 else 1.0)
+    elif part > 0:
+        graph = known.graph.grow(train, *sizes)
+    elif cumulative:
+        graph = known.history.grow(train, *sizes, decay=decay)
     else:
         graph = BipartiteGraph.from_interactions(train, *sizes)
     return Known(history, graph, known.before if part else known.graph)

@@ -1,19 +1,23 @@
-"""LWC-KD and PIW: layer-wise contrastive distillation from a model's own past, weighted by user."""
+"""LWC-KD: layer-wise contrastive distillation from a model's own past."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
+from ccdgraph.continual.piw import PIW
 from ccdgraph.data.graph import BipartiteGraph, RowMean
 from ccdgraph.data.interactions import UserItems
 from ccdgraph.nn.backbone import Embeddings, rows
 from ccdgraph.sampling import Triplets
 from ccdgraph.train import Term
+
+# Bytes of scores at once: a block that stays in a core's cache, or one that keeps a device busy.
+_BUDGET = {"cpu": 4 * 2**20, "cuda": 2**30}
 
 
 class LWCKD(Term):
@@ -54,20 +58,41 @@ class LWCKD(Term):
 
     def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
         """Mean over the anchors of the batch that the old graph knows."""
-        user = batch.user[batch.user < self.num_users]
-        item = batch.positive[batch.positive < self.num_items]
-        weight = None if self.weight is None else self.weight(out, user)
-        near, loss = self.neighbours, out.user.new_zeros(())
-        for old, new in zip(self.old.layers, out.layers, strict=True):
-            old_user, old_item = (old / self.temperature).split([self.num_users, self.num_items])
-            new_user, new_item = new.split([out.num_users, out.num_items])
-            new_user, new_item = new_user[: self.num_users], new_item[: self.num_items]
-            by_user, by_item = old_user[user], old_item[item]
-            loss = loss + _contrast(near.user_item, by_user, user, new_item, weight)
-            loss = loss + _contrast(near.user_user, by_user, user, new_user, weight)
-            loss = loss + _contrast(near.item_user, by_item, item, new_user, None)
-            loss = loss + _contrast(near.item_item, by_item, item, new_item, None)
-        return loss / len(self.old.layers)
+        known = torch.cat([batch.user < self.num_users, batch.positive < self.num_items])
+        user = batch.user.clamp(max=self.num_users - 1)
+        item = batch.positive.clamp(max=self.num_items - 1)
+        share = self._shares(user, item, known)
+        if self.weight is not None:
+            weight = self.weight(out, user, known[: len(user)])
+            share = torch.cat([share[: len(user)] * weight.unsqueeze(1), share[len(user) :]])
+        anchor = torch.cat([user, item + self.num_users])
+        places = self.neighbours.places(anchor)
+        layers = [self._old_entities(layer, out.num_users) for layer in out.layers]
+        means = self.neighbours.means(torch.cat(layers, dim=1)).split(layers[0].size(1), dim=1)
+        loss = out.user.new_zeros(())
+        for old, new, mean in zip(self.old.layers, layers, means, strict=True):
+            own = old[anchor] / self.temperature
+            partition = _LogPartition.apply(own, new, self.num_users)  # type: ignore[no-untyped-call]
+            positive = (rows(mean, places) * own.unsqueeze(1)).sum(-1)
+            loss = loss + (share * (partition - positive)).sum()
+        return loss / len(layers)
+
+    def _shares(self, user: Tensor, item: Tensor, known: Tensor) -> Tensor:
+        """Share of every anchor in the means of its two kinds: with users and with items."""
+        near = self.neighbours
+        with_user = torch.cat(
+            [near.user_user.lists.degree[user], near.item_user.lists.degree[item]]
+        )
+        with_item = torch.cat(
+            [near.user_item.lists.degree[user], near.item_item.lists.degree[item]]
+        )
+        counts = (torch.stack([with_user, with_item], 1) > 0) & known.unsqueeze(1)
+        own = counts.to(self.old.user.dtype)
+        return torch.cat([part / part.sum(0).clamp(min=1) for part in own.split(len(user))])
+
+    def _old_entities(self, layer: Tensor, num_users: int) -> Tensor:
+        """Rows of the entities that the old model has, users first."""
+        return torch.cat([layer[: self.num_users], layer[num_users : num_users + self.num_items]])
 
 
 @dataclass(frozen=True)
@@ -90,122 +115,71 @@ class Neighbours:
             RowMean(similar(items, mean_degree=mean_degree)),
         )
 
+    @cached_property
+    def means(self) -> RowMean:
+        """All four over ``[users | items]``, one below the other, so that one product does."""
+        num_users = self.user_item.lists.num_users
+        kinds = [
+            (self.user_user.lists, 0),
+            (self.item_user.lists, 0),
+            (self.user_item.lists, num_users),
+            (self.item_item.lists, num_users),
+        ]
+        degree = torch.cat([lists.degree for lists, _ in kinds])
+        member = torch.cat([lists.item + offset for lists, offset in kinds])
+        indptr = torch.cat([degree.new_zeros(1), degree.cumsum(0)])
+        return RowMean(UserItems(indptr, member, len(degree) // 2))
 
-def _contrast(
-    neighbours: RowMean, anchor: Tensor, index: Tensor, entities: Tensor, weight: Tensor | None
-) -> Tensor:
-    """Mean of ``C`` over the anchors ``[B, D]`` of entities ``index`` ``[B]`` with a neighbour."""
-    known = neighbours.lists.degree[index] > 0
-    positive = (anchor * rows(neighbours(entities), index)).sum(-1)
-    loss = _LogPartition.apply(anchor, entities) - positive  # type: ignore[no-untyped-call]
-    if weight is not None:
-        loss = loss * weight
-    total: Tensor = loss.masked_fill(~known, 0.0).sum() / known.sum().clamp(min=1)
-    return total
-
-
-class PIW(nn.Module):
-    r"""Personal weights of the distillation, from how far a user's interests have moved.
-
-    .. math:: G_u = \mathrm{softmax}_k(c_k^\top W_k h_u), \quad s_u = (G_u^{old} - G_u)^2, \quad
-        w_u = \mathrm{softplus}(\mathrm{MLP}(s_u))
-
-    rescaled to mean 1 over the batch. The centres :math:`c_k` of the item clusters are learnt by
-    :class:`ClusterLoss`. Wang et al., *Structure Aware Incremental Learning with Personalized
-    Imitation Weights*, AAAI 2023, https://arxiv.org/abs/2305.01204.
-
-    Args:
-        old: embeddings of the model before the block.
-        num_clusters: centres ``K``.
-        hidden: width of the network's hidden layer.
-        generator: source of centres and initial weights.
-    """
-
-    def __init__(
-        self,
-        old: Embeddings,
-        *,
-        num_clusters: int = 10,
-        hidden: int = 50,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__()
-        device, dim = old.item.device, old.item.shape[1]
-        chosen = torch.randperm(old.num_items, generator=generator)[:num_clusters].to(device)
-        self.old = old.user.detach()
-        self.centre = nn.Parameter(old.item.detach()[chosen].clone())
-        num_clusters = len(chosen)
-
-        def draw(*shape: int, fan_in: int) -> nn.Parameter:
-            values = torch.randn(*shape, generator=generator) / fan_in**0.5
-            return nn.Parameter(values.to(device))
-
-        self.bilinear = draw(num_clusters, dim, dim, fan_in=dim)
-        self.first = draw(num_clusters, hidden, fan_in=num_clusters)
-        self.last = draw(hidden, 1, fan_in=hidden)
-        self.bias = nn.Parameter(torch.zeros(hidden, device=device))
-
-    def interests(self, user: Tensor) -> Tensor:
-        """Soft assignment of user embeddings to the centres, ``[B, D] -> [B, K]``."""
-        direction = torch.einsum("kd,kde->ke", self.centre, self.bilinear)
-        return (user @ direction.T).softmax(-1)
-
-    def forward(self, out: Embeddings, user: Tensor) -> Tensor:
-        """Weights with mean 1 of known users, ``[B] -> [B]``."""
-        shift = (self.interests(self.old[user]) - self.interests(rows(out.user, user))).square()
-        weight = functional.softplus((shift @ self.first + self.bias).relu() @ self.last)
-        weight = weight.squeeze(-1)
-        return weight / weight.mean()
-
-
-class ClusterLoss(Term):
-    r"""Draws the centres of :class:`PIW` to the items of the block, by KL(P || Q).
-
-    .. math:: q_{ik} \propto \big(1 + \lVert h_i - c_k \rVert^2 / \nu\big)^{-(\nu + 1)/2}, \qquad
-        p_{ik} \propto q_{ik}^2 / \textstyle\sum_i q_{ik}
-
-    with :math:`\nu` one less than the number of items. Items are constants here: only the centres
-    learn. A mean over items.
-
-    Args:
-        weight: owner of the centres.
-        item: items of the block ``[n]``.
-    """
-
-    def __init__(self, weight: PIW, item: Tensor) -> None:
-        super().__init__()
-        self.weight, self.item = weight, item
-
-    def forward(self, out: Embeddings, batch: Any) -> Tensor:
-        """The divergence over the block's items; ``batch`` is not read."""
-        item = out.item.detach()[self.item]
-        freedom = max(len(self.item) - 1, 1)
-        distance = torch.cdist(item, self.weight.centre).square()
-        log_q = (-(freedom + 1) / 2 * torch.log1p(distance / freedom)).log_softmax(-1)
-        q = log_q.detach().exp()
-        p = q.square() / q.sum(0)
-        p = p / p.sum(1, keepdim=True)
-        return functional.kl_div(log_q, p, reduction="batchmean")
+    def places(self, node: Tensor) -> Tensor:
+        """Rows of :attr:`means` of nodes ``[A]``: with users and with items, ``[A, 2]``."""
+        num_nodes = self.user_item.lists.num_users + self.item_user.lists.num_users
+        return torch.stack([node, node + num_nodes], 1)
 
 
 class _LogPartition(torch.autograd.Function):
-    """``logsumexp(anchor @ entities.T)`` by row, with gradient to ``entities`` alone.
+    """Row-wise log-sum-exp of ``anchor @ entities.T`` over users and over items, ``[A, 2]``.
 
-    The block of scores is made again in the backward instead of being kept: twelve of them, one for
-    each layer and kind, would be alive at once.
+    Gradient flows to ``entities`` alone. The block of scores is made again in the backward instead
+    of being kept, in chunks of anchors that stay within ``_BUDGET`` bytes.
     """
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, entities: Tensor) -> Tensor:
-        total = torch.logsumexp(anchor @ entities.T, dim=1)
+    def forward(ctx: Any, anchor: Tensor, entities: Tensor, num_users: int) -> Tensor:
+        sizes = [num_users, len(entities) - num_users]
+        chunks = []
+        for part in anchor.split(_chunk(anchor, entities)):
+            columns = (part @ entities.T).split(sizes, dim=1)
+            chunks.append(torch.stack([_log_sum_exp_(column) for column in columns], 1))
+        total = torch.cat(chunks)
         ctx.save_for_backward(anchor, entities, total)
+        ctx.sizes = sizes
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
         anchor, entities, total = ctx.saved_tensors
-        share = (anchor @ entities.T).sub_(total.unsqueeze(1)).exp_()
-        return None, share.T @ (anchor * grad.unsqueeze(1))
+        out = torch.zeros_like(entities)
+        size = _chunk(anchor, entities)
+        parts = (tensor.split(size) for tensor in (anchor, total, grad))
+        for own, log_sum, flow in zip(*parts, strict=True):
+            columns = (own @ entities.T).split(ctx.sizes, dim=1)
+            for kind, (column, target) in enumerate(
+                zip(columns, out.split(ctx.sizes), strict=True)
+            ):
+                share = column.sub_(log_sum[:, kind : kind + 1]).exp_()
+                target.addmm_(share.T, own * flow[:, kind : kind + 1])
+        return None, out, None
+
+
+def _chunk(anchor: Tensor, entities: Tensor) -> int:
+    budget = _BUDGET["cuda" if anchor.is_cuda else "cpu"]
+    return max(1, budget // (anchor.element_size() * max(1, len(entities))))
+
+
+def _log_sum_exp_(scores: Tensor) -> Tensor:
+    """Log-sum-exp by row, which overwrites ``scores``; ``[A, N] -> [A]``."""
+    top = scores.amax(1, keepdim=True)
+    return scores.sub_(top).exp_().sum(1).log() + top.squeeze(1)
 
 
 @torch.no_grad()

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ccdgraph.continual.config import ReplayConfig, per_block
-from ccdgraph.continual.lwckd import LWCKD, PIW, ClusterLoss, Neighbours
+from ccdgraph.continual.lwckd import LWCKD, Neighbours
+from ccdgraph.continual.piw import PIW, ClusterLoss
 from ccdgraph.continual.replay import Memory, ReplayBatches, memorise
 from ccdgraph.continual.scene import Scene
 from ccdgraph.data.graph import BipartiteGraph
@@ -157,13 +158,12 @@ def _distillation(scene: Scene, lists: Tensor, side: Literal["user", "item"]) ->
     """RRD over the users, or over the items, of one side's lists."""
     stage, known, train = scene.config.generation, scene.known, scene.block.train
     by_user = side == "user"
-    positive = known.history if stage.rest == "unseen" else _own_graph(scene)
     index = torch.arange(len(lists), device=scene.device)
     if stage.entities == "block":
         index = torch.unique(train.user if by_user else train.item)
     term = RRD(
         lists,
-        positive.user_items if by_user else positive.item_users,
+        known.seen if by_user else known.history.item_users,
         side=side,
         num_rest=stage.rest_items if by_user else stage.rest_users,
         redraw=stage.redraw,

@@ -116,6 +116,18 @@ class UserItems:
         start = self.indptr[user] - (count.cumsum(0) - count)
         return row, self.item[start[row] + torch.arange(len(row), device=user.device)]
 
+    def padded_entries(self, user: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """:meth:`entries` filled up to ``size`` with row ``len(user)`` and any item.
+
+        The length is known without waiting for the device; ``size`` must not be too small.
+        """
+        count = self.degree[user]
+        end = count.cumsum(0)
+        place = torch.arange(size, device=user.device)
+        row = torch.searchsorted(end, place, right=True)
+        start = torch.cat([self.indptr[user] - (end - count), end.new_zeros(1)])
+        return row, self.item[(start[row] + place).clamp_(max=max(self.item.numel() - 1, 0))]
+
     def within(self, num_users: int, num_items: int) -> UserItems:
         """The lists of the first ``num_users`` users, without items beyond ``num_items``."""
         user = torch.arange(min(num_users, self.num_users), device=self.item.device)

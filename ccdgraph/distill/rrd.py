@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ccdgraph import losses
 from ccdgraph.data.interactions import UserItems
-from ccdgraph.nn.backbone import Embeddings
+from ccdgraph.nn.backbone import Embeddings, rows
 from ccdgraph.sampling import Entities
 from ccdgraph.train import Term
 
@@ -56,32 +56,44 @@ class RRD(Term):
                 f"'lists' has {lists.size(0)} rows, 'seen' {seen.num_users}; both need one for "
                 f"every {side}"
             )
-        self.lists, self.seen, self.side = lists, seen, side
+        self.seen, self.side = seen, side
         self.num_rest, self.redraw, self.generator = num_rest, redraw, generator
+        # A padded place points at entry 0, which stays in the rest unless it is listed itself.
+        self.place, self.real = lists.clamp(min=0), lists >= 0
+        self.first_stays = ~(lists == 0).any(1)
+        # The most entries that any batch of n users can have seen, so that no step has to ask.
+        self.most = seen.degree.sort(descending=True).values.cumsum(0).cpu()
         self.dropped: Tensor | None = None
 
     def begin_epoch(self, epoch: int) -> None:
         """Draw the entries that stay in the rest."""
         size = self.seen.num_items
         if self.num_rest and self.num_rest < size and epoch % self.redraw == 0:
-            order = torch.randperm(size, generator=self.generator, device=self.lists.device)
+            order = torch.randperm(size, generator=self.generator, device=self.place.device)
             self.dropped = order[self.num_rest :]
 
     def forward(self, out: Embeddings, batch: Entities) -> Tensor:
         """Sum over the users (or items) of the batch."""
         ours, theirs = (out.user, out.item) if self.side == "user" else (out.item, out.user)
-        row, entry = self.seen.entries(batch.index)
+        index = batch.index
+        seen = self.seen.padded_entries(index, int(self.most[len(index) - 1]) if len(index) else 0)
         listed, rest = _ListedAndRest.apply(  # type: ignore[no-untyped-call]
-            ours[batch.index], theirs, self.lists[batch.index], row, entry, self.dropped
+            rows(ours, index),
+            theirs,
+            self.place[index],
+            self.real[index],
+            self.first_stays[index],
+            *seen,
+            self.dropped,
         )
-        return losses.relaxed_ranking(listed, rest, self.lists[batch.index] >= 0)
+        return losses.relaxed_ranking(listed, rest, self.real[index])
 
 
 class _ListedAndRest(torch.autograd.Function):
     """Scores of the listed entries ``[B, K]`` and log-sum-exp of the others ``[B]``.
 
     Written by hand because the block of scores ``[B, N]`` is the only large tensor: it is made
-    once, turned into probabilities in place and into its own gradient in place.
+    once, turned into probabilities in place, and both gradients are products with it.
     """
 
     @staticmethod
@@ -89,36 +101,38 @@ class _ListedAndRest(torch.autograd.Function):
         ctx: Any,
         ours: Tensor,
         theirs: Tensor,
-        lists: Tensor,
+        place: Tensor,
+        real: Tensor,
+        first_stays: Tensor,
         row: Tensor,
         entry: Tensor,
         dropped: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        scores = ours @ theirs.T
-        place = lists.clamp(min=0)
+        num = len(ours)
+        # One row more takes what pads the seen entries.
+        padded = torch.cat([ours, ours.new_zeros(1, ours.size(1))]) @ theirs.T
+        scores = padded[:num]
         listed = scores.gather(1, place)
-        # A padded place points at entry 0, which must stay in the rest.
         first = scores[:, 0].clone()
         scores.scatter_(1, place, float("-inf"))
-        kept = ~((lists == 0).any(1))
-        scores[:, 0] = torch.where(kept, first, scores[:, 0])
-        scores[row, entry] = float("-inf")
+        scores[:, 0] = torch.where(first_stays, first, scores[:, 0])
+        padded.view(-1).index_fill_(0, row * padded.size(1) + entry, float("-inf"))
         if dropped is not None:
             scores.index_fill_(1, dropped, float("-inf"))
         top = scores.amax(1, keepdim=True)
         top = torch.where(top.isinf(), torch.zeros_like(top), top)
-        scores.sub_(top).exp_()
-        total = scores.sum(1, keepdim=True)
-        # A row without a rest has total 0: its log is -inf, its probabilities are 0.
-        scores.div_(torch.where(total == 0, torch.ones_like(total), total))
-        ctx.save_for_backward(ours, theirs, lists, scores)
-        return listed, (total.log() + top).squeeze(1)
+        total = scores.sub_(top).exp_().sum(1)
+        ctx.save_for_backward(ours, theirs, place, real, scores, total)
+        return listed, total.log() + top.squeeze(1)
 
     @staticmethod
-    def backward(
-        ctx: Any, grad_listed: Tensor, grad_rest: Tensor
-    ) -> tuple[Tensor, Tensor, None, None, None, None]:
-        ours, theirs, lists, probability = ctx.saved_tensors
-        grad = probability * grad_rest.unsqueeze(1)
-        grad.scatter_add_(1, lists.clamp(min=0), grad_listed * (lists >= 0))
-        return grad @ theirs, grad.T @ ours, None, None, None, None
+    def backward(ctx: Any, grad_listed: Tensor, grad_rest: Tensor) -> tuple[Tensor | None, ...]:
+        ours, theirs, place, real, share, total = ctx.saved_tensors
+        # A row without a rest has total 0 and shares 0: nothing flows.
+        scale = (grad_rest / torch.where(total == 0, torch.ones_like(total), total)).unsqueeze(1)
+        listed = (grad_listed * real).unsqueeze(2)
+        by_place = rows(theirs, place)
+        grad_ours = scale * (share @ theirs) + (listed * by_place).sum(1)
+        grad_theirs = share.T @ (scale * ours)
+        grad_theirs.index_add_(0, place.flatten(), (listed * ours.unsqueeze(1)).flatten(0, 1))
+        return grad_ours, grad_theirs, *(None,) * 6

@@ -69,9 +69,9 @@ def test_a_block_graph_holds_its_block_and_history_everything():
     assert (second.graph.num_users, second.graph.num_items) == (3, 4)
 
 
-def test_decay_ages_older_edges_once_a_block_and_renews_repeated_ones():
+def test_decay_weighs_all_older_edges_alike_and_renews_repeated_ones():
     third = learn(cumulative=True, decay=0.5)[-1]
-    weight = ones(*SECOND) | {(1, 1): 0.5, (0, 0): 0.5, (1, 3): 0.5, (0, 1): 0.25, (1, 0): 0.25}
+    weight = ones(*SECOND) | dict.fromkeys([(1, 1), (0, 0), (1, 3), (0, 1), (1, 0)], 0.5)
     assert edges(third.graph) == weight
     assert edges(third.history) == ones(*BASE, *FIRST, *SECOND), "history does not age"
 

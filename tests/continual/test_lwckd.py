@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ccdgraph.continual.lwckd import LWCKD, PIW, ClusterLoss, Neighbours
+from ccdgraph.continual.lwckd import LWCKD, Neighbours
+from ccdgraph.continual.piw import PIW, ClusterLoss
 from ccdgraph.data.graph import BipartiteGraph, RowMean
 from ccdgraph.data.interactions import Interactions, UserItems
 from ccdgraph.nn import Embeddings

@@ -266,3 +266,16 @@ def test_what_is_derived_is_made_once():
     graph = graph_of(0)
     for name in ("edge_index", "edge_weight", "adjacency", "user_items", "item_users"):
         assert getattr(graph, name) is getattr(graph, name)
+
+
+def test_padded_entries_are_the_entries_and_then_rows_beyond_the_users():
+    lists = UserItems(torch.tensor([0, 2, 2, 5]), torch.tensor([1, 3, 0, 2, 3]), 4)
+    for user in ([2, 0], [1], [0, 1, 2], []):
+        users = torch.tensor(user, dtype=torch.int64)
+        row, item = lists.entries(users)
+        for more in (0, 3):
+            padded_row, padded_item = lists.padded_entries(users, len(row) + more)
+            assert padded_row.tolist() == row.tolist() + [len(user)] * more
+            assert torch.equal(padded_item[: len(item)], item)
+    nothing = UserItems(torch.tensor([0, 0]), torch.zeros(0, dtype=torch.int64), 4)
+    assert len(nothing.padded_entries(torch.tensor([0]), 0)[0]) == 0

@@ -174,4 +174,4 @@ def test_nothing_of_the_teacher_is_trained():
     """The term holds ids, so it has no parameter and leaves no path back to a teacher."""
     lists, seen = instance("user")
     term = RRD(lists, seen)
-    assert not list(term.parameters()) and not term.lists.is_floating_point()
+    assert not list(term.parameters()) and not term.place.is_floating_point()
