@@ -51,13 +51,15 @@ class Vocabulary:
     def _index(self) -> pd.Index:
         import pandas as pd
 
-        return pd.Index(self.ids)
+        index: pd.Index = pd.Index(self.ids)
+        return index
 
     @cached_property
     def _text_index(self) -> pd.Index:
         import pandas as pd
 
-        return pd.Index(_as_text(self.ids))
+        index: pd.Index = pd.Index(_as_text(self.ids))
+        return index
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -103,11 +105,13 @@ class Vocabulary:
 
     def codes(self, external: ArrayLike) -> NDArray[np.int64]:
         """The internal ids of external ids ``[n]``, int64 ``[n]``; -1 where unknown."""
+        import pandas as pd
+
         ids = as_ids(external)
         if ids.dtype == self.ids.dtype:
-            codes = self._index.get_indexer(ids)
+            codes = self._index.get_indexer(pd.Index(ids))
         else:
-            codes = self._text_index.get_indexer(_as_text(ids))
+            codes = self._text_index.get_indexer(pd.Index(_as_text(ids)))
         return np.asarray(codes, dtype=np.int64)
 
     def extend(self, external: ArrayLike) -> Vocabulary:
