@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ccdgraph.data.graph import RowMean
 from ccdgraph.data.interactions import UserItems
 from ccdgraph.distill.hints import check_dim, check_sizes, constant, hinted
+from ccdgraph.distill.lists import transposed
 from ccdgraph.nn.backbone import Embeddings, rows
 from ccdgraph.sampling import Triplets
 from ccdgraph.train import Term
@@ -27,7 +28,8 @@ class PHR(Term):
     https://doi.org/10.1016/j.knosys.2021.107958. No code of the authors is public: the equations
     follow the description that comes with https://github.com/hieunm44/hyperkdma, whose printed sum
     over the entities *without* an interaction contradicts its text; here it is over those with one,
-    once for the whole graph rather than inside a batch. The last layer starts small, so that the first estimates are near 0.
+    once for the whole graph rather than inside a batch. The last layer starts small, so that the
+    first estimates are near 0.
 
     Args:
         teacher: embeddings to regress, ``[U, dT]`` and ``[I, dT]``.
@@ -111,18 +113,11 @@ def enriched(teacher: Embeddings, seen: UserItems) -> Embeddings:
             f"'seen' covers {seen.num_users} users and {seen.num_items} items, 'teacher' "
             f"{teacher.num_users} and {teacher.num_items}; both need those of the student"
         )
-    user = torch.repeat_interleave(
-        torch.arange(seen.num_users, device=seen.item.device), seen.degree
-    )
-    order = torch.argsort(seen.item, stable=True)
-    count = torch.bincount(seen.item, minlength=seen.num_items)
-    pointer = torch.cat([count.new_zeros(1), count.cumsum(0)])
-    flipped = UserItems(pointer, user[order], seen.num_users)
 
     def mix(own: Tensor, others: Tensor, lists: UserItems) -> Tensor:
         alone = (lists.degree == 0).unsqueeze(1)
         return torch.where(alone, own, 0.5 * (own + RowMean(lists)(others)))
 
     return Embeddings(
-        mix(teacher.user, teacher.item, seen), mix(teacher.item, teacher.user, flipped)
+        mix(teacher.user, teacher.item, seen), mix(teacher.item, teacher.user, transposed(seen))
     )
