@@ -1,6 +1,6 @@
 """Interactions, their sources, and the streams of blocks they are cut into."""
 
-from ccdgraph.data.datasets import synthetic_stream
+from ccdgraph.data.datasets import DATASETS, DatasetName, read_dataset, synthetic_stream
 from ccdgraph.data.describe import BlockSummary, describe, fingerprint
 from ccdgraph.data.events import Events
 from ccdgraph.data.filters import deduplicate, k_core
@@ -13,8 +13,10 @@ from ccdgraph.data.stream import Block, Stream
 from ccdgraph.data.vocabulary import Vocabulary
 
 __all__ = [
+    "DATASETS",
     "Block",
     "BlockSummary",
+    "DatasetName",
     "Events",
     "Interactions",
     "Stream",
@@ -25,6 +27,7 @@ __all__ = [
     "describe",
     "fingerprint",
     "k_core",
+    "read_dataset",
     "read_interactions",
     "read_presplit",
     "read_stream",

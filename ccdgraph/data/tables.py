@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import gzip
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,9 +19,27 @@ if TYPE_CHECKING:
 
 Choose = Callable[[Sequence[str]], dict[str, str]]
 
-_NULLS = ["", "NaN", "nan", "NULL", "null", "None"]
+NULLS = ["", "NaN", "nan", "NULL", "null", "None"]
 _DELIMITERS = "\t,;|"
-_CUT = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)
+_CUT = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.ReadError)
+
+
+class RowError(ValueError):
+    """A row that cannot be used.
+
+    Args:
+        place: column and file.
+        row: position of the row from 0.
+        reason: what is wrong with it, and what to do.
+    """
+
+    def __init__(self, place: str, row: int, reason: str) -> None:
+        super().__init__(f"{place}, row {row + 1}: {reason}")
+        self.place, self.row, self.reason = place, row, reason
+
+    def after(self, rows: int) -> RowError:
+        """The same of a file in which ``rows`` stand before the rows that were looked at."""
+        return RowError(self.place, self.row + rows, self.reason)
 
 
 def read_table(
@@ -73,13 +92,13 @@ def refuse_rows(column: pa.ChunkedArray, bad: Any, place: str, hint: str) -> Non
     """Refuse the first row where ``bad`` holds; rows count from 1, below any header.
 
     Raises:
-        ValueError: names the row, the column and the value.
+        RowError: names the row, the column and the value.
     """
     rows = np.flatnonzero(np.asarray(bad))
     if len(rows):
         value = column[int(rows[0])].as_py()
         shown = "missing" if value is None or value != value else repr(value)
-        raise ValueError(f"{place}, row {rows[0] + 1}: the value is {shown}; {hint}")
+        raise RowError(place, int(rows[0]), f"the value is {shown}; {hint}")
 
 
 def _frame_table(source: Any, choose: Choose) -> pa.Table:
@@ -120,7 +139,7 @@ def _parquet_table(path: Path, choose: Choose) -> pa.Table:
 
 
 def _text_table(path: Path, choose: Choose, header: Sequence[str] | None) -> pa.Table:
-    with _naming_damage(path):
+    with naming_damage(path):
         with _open(path) as file:
             first = file.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
         if not first:
@@ -161,7 +180,7 @@ def _parse_text(
             convert_options=csv.ConvertOptions(
                 include_columns=columns,
                 column_types=dict.fromkeys(columns, pa.string()),
-                null_values=_NULLS,
+                null_values=NULLS,
                 strings_can_be_null=True,
             ),
         )
@@ -192,7 +211,12 @@ def _open(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _naming_damage(path: Path) -> Iterator[None]:
+def naming_damage(path: Path) -> Iterator[None]:
+    """Says that the file is damaged where decompressing it fails.
+
+    Raises:
+        ValueError: it is damaged or cut short.
+    """
     try:
         yield
     except _CUT as error:

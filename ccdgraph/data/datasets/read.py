@@ -1,0 +1,141 @@
+"""Reading a published data set by its name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ccdgraph.data import filters
+from ccdgraph.data.columns import PER_SECOND, external_ids
+from ccdgraph.data.datasets.batches import read_batches
+from ccdgraph.data.datasets.catalogue import DATASETS, DatasetName
+from ccdgraph.data.datasets.convert import Part, convert
+from ccdgraph.data.datasets.layouts import Dataset
+from ccdgraph.data.datasets.sources import open_files
+from ccdgraph.data.events import Events
+from ccdgraph.data.interactions import Interactions
+from ccdgraph.data.tables import naming_damage
+from ccdgraph.data.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def read_dataset(
+    name: DatasetName,
+    path: str | Path,
+    *,
+    events: Sequence[str] | None = None,
+    duplicates: filters.Duplicates = "keep",
+    min_rating: float | None = None,
+    k_core: int = 0,
+) -> Events:
+    r"""Read a published data set, sorted by time and numbered by first appearance.
+
+    Only the columns that matter are parsed, a batch at a time. Filters apply in the order events,
+    rating, duplicates, k-core; without them every usable row is kept. Times are whole UTC seconds;
+    rows of one time keep their order.
+
+    Args:
+        name: which data set; its layout, units and traps are in the table of data sets.
+        path: the file, plain or ``.gz``, or the folder or the ``.zip`` or ``.tar`` archive with it.
+        events: kinds of events that are kept, where the data set has several; by default all.
+        duplicates: rows of one (user, item) pair, as in ``read_interactions``.
+        min_rating: drop rows rated lower.
+        k_core: keep users with ``k`` distinct items and items with ``k`` users, iterated.
+
+    Raises:
+        ValueError: the name is unknown, or a value cannot be used; the message names the file and
+            the row, counted from 1 below any header.
+        FileNotFoundError: nothing is at ``path``; the message says where to get the data set.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "u.data").write_text("196\t242\t3\t881250949\n")
+    ...     read_dataset("movielens-100k", folder).date_range[0]
+    '1997-12-04 15:55:49'
+    """
+    if name not in DATASETS:
+        close = difflib.get_close_matches(str(name), DATASETS, n=1)
+        hint = (
+            f"did you mean {close[0]!r}?" if close else f"it must be one of {', '.join(DATASETS)}"
+        )
+        raise ValueError(f"'name' is {name!r}; {hint}")
+    dataset = DATASETS[name]
+    _check_events(events, dataset, name)
+    parts, unit = _read(Path(path), dataset, events)
+    if not parts:
+        raise ValueError(f"'{path}' has no rows that are kept; name more 'events'")
+    found = _join(parts, name, unit)
+    if min_rating is not None:
+        found = filters.drop_low_ratings(found, min_rating)
+    return filters.k_core(filters.deduplicate(found, duplicates), k_core)
+
+
+def _check_events(events: Sequence[str] | None, dataset: Dataset, name: str) -> None:
+    if events is None:
+        return
+    if not dataset.events:
+        raise ValueError(f"'events' is given, but '{name}' has one kind only; leave it out")
+    unknown = [event for event in events if event not in dataset.events]
+    if unknown or not events:
+        shown = repr(unknown[0]) if unknown else "empty"
+        raise ValueError(f"'events' holds {shown}; name some of {', '.join(dataset.events)}")
+
+
+def _read(
+    path: Path, dataset: Dataset, events: Sequence[str] | None
+) -> tuple[list[Part], str | None]:
+    """The rows that are kept, a part for each batch, and the unit of their times."""
+    parts: list[Part] = []
+    unit: str | None = None
+    with naming_damage(path):
+        for place, layout, file in open_files(path, dataset):
+            rows = 0
+            for batch in read_batches(file, layout, place):
+                if batch.num_rows:
+                    part = convert(batch, rows, layout, dataset, place=place, events=events)
+                    parts += [part] if len(part.user) else []
+                rows += batch.num_rows
+            if rows == 0:
+                raise ValueError(f"{place} has no rows; it needs at least one")
+            if layout.time is not None:
+                unit = layout.unit if layout.unit in PER_SECOND else "date"
+    return parts, unit
+
+
+def _join(parts: list[Part], name: str, unit: str | None) -> Events:
+    """All rows in time order."""
+    user, users = _numbered([part.user for part in parts], f"user in '{name}'")
+    item, items = _numbered([part.item for part in parts], f"item in '{name}'")
+    time, order = _concatenated([part.time for part in parts]), np.arange(len(user))
+    ticks = _concatenated([part.ticks for part in parts])
+    rating = _concatenated([part.rating for part in parts])
+    if ticks is not None:
+        order = np.argsort(ticks, kind="stable")
+    rows = Interactions(
+        torch.from_numpy(user[order]),
+        torch.from_numpy(item[order]),
+        None if time is None else torch.from_numpy(time[order]),
+        None if rating is None else torch.from_numpy(rating[order]),
+    )
+    return Events.from_rows(rows, users, items, name=name, time_unit=unit)
+
+
+def _concatenated(arrays: list[Any]) -> Any:
+    return None if arrays[0] is None else np.concatenate(arrays)
+
+
+def _numbered(chunks: list[pa.DictionaryArray], place: str) -> tuple[Any, Vocabulary]:
+    """Codes int64 ``[E]`` and what they stand for."""
+    import pyarrow as pa
+
+    column = pa.chunked_array(chunks).unify_dictionaries()
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks])
+    ids = external_ids(pa.chunked_array([column.chunk(0).dictionary]), place)
+    return codes.astype(np.int64), Vocabulary(ids)
