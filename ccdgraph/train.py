@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ccdgraph import losses
+from ccdgraph.capture import Replayed, own_stream
 from ccdgraph.config import rng
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.nn.backbone import Backbone, Embeddings
@@ -120,6 +121,7 @@ class FitConfig:
         patience: epochs without a better validation value before stopping; 0 never stops early.
         min_steps: steps of the first objective that ``epochs`` is raised to reach. A small block
             has few steps an epoch, while a fresh student needs as many as on a large one.
+        record: on a CUDA device, record each epoch's step and replay it.
     """
 
     epochs: int = 10
@@ -127,6 +129,7 @@ class FitConfig:
     weight_decay: float = 1e-4
     patience: int = 0
     min_steps: int = 0
+    record: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,8 +167,13 @@ def fit(
     """
     terms = nn.ModuleList(part.term for objective in objectives for part in objective.parts)
     trainable = nn.ModuleList([model, terms])
+    record = config.record and graph.device.type == "cuda"
     optimizer = torch.optim.Adam(
-        trainable.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        trainable.parameters(),
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        fused=True,
+        capturable=record,
     )
     history, valid, best, best_state = [], [], -1, None
     epoch, epochs = 0, config.epochs
@@ -173,8 +181,8 @@ def fit(
         trainable.train()
         if isinstance(model, MultVAE):
             model.begin_epoch(rng(*seed, "noise", epoch, device=graph.device))
-        with _seeded(*seed, "dropout", epoch, device=graph.device):
-            loss, steps = _sweep(model, graph, objectives, optimizer, epoch)
+        with _seeded(*seed, "dropout", epoch, device=graph.device), own_stream(graph.device):
+            loss, steps = _sweep(model, graph, objectives, optimizer, epoch, record=record)
         epochs = max(config.epochs, math.ceil(config.min_steps / max(steps, 1)))
         if not torch.isfinite(torch.tensor(loss)):
             raise FloatingPointError(
@@ -220,28 +228,43 @@ def _sweep(
     objectives: Sequence[Objective],
     optimizer: torch.optim.Optimizer,
     epoch: int,
+    *,
+    record: bool,
 ) -> tuple[float, int]:
     """Mean loss of a step of one epoch, and the steps of the first objective."""
+    # Kept on the device: reading it would make the host wait in every step.
     total, steps = torch.zeros((), device=graph.device), []
     for objective in objectives:
         for part in objective.parts:
             part.term.begin_epoch(epoch)
-        weights = [p.weight(epoch) if callable(p.weight) else p.weight for p in objective.parts]
+        step = partial(_step, model, graph, objective, epoch, optimizer, total)
+        run = Replayed(step) if record else step
         steps.append(0)
         for batches in _steps(objective, epoch, partial(embed, model, graph)):
-            out = model(graph)
-            addends = [
-                weight * part.term(out, batch)
-                for weight, part, batch in zip(weights, objective.parts, batches, strict=True)
-            ]
-            loss = torch.stack(addends).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            # Kept on the device: reading it would make the host wait in every step.
-            total += loss.detach()
+            run(batches)
             steps[-1] += 1
     return float(total) / max(sum(steps), 1), steps[0]
+
+
+def _step(
+    model: Backbone,
+    graph: BipartiteGraph,
+    objective: Objective,
+    epoch: int,
+    optimizer: torch.optim.Optimizer,
+    total: Tensor,
+    batches: Sequence[Any],
+) -> None:
+    """One step of the optimiser; its loss is added to ``total``."""
+    out, addends = model(graph), []
+    for part, batch in zip(objective.parts, batches, strict=True):
+        weight = part.weight(epoch) if callable(part.weight) else part.weight
+        addends.append(weight * part.term(out, batch))
+    loss = torch.stack(addends).sum()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    total.add_(loss.detach())
 
 
 def _steps(

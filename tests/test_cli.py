@@ -385,12 +385,14 @@ def test_doctor_names_versions_paths_and_advice(monkeypatch):
     assert any("more threads than cores" in sentence for sentence in advice())
 
 
-def test_the_yelp_benchmark_loads():
-    path = Path(__file__).parents[1] / "benchmarks" / "yelp.toml"
+@pytest.mark.parametrize("name", ["yelp", "yelp_released"])
+def test_the_yelp_benchmarks_load(name):
+    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.toml"
     config = load(RunConfig, path)
     assert config.mask == "block" and config.data.source == "presplit"
     assert [teacher.dim for teacher in config.ccd.teachers] == [128] * 5
     assert config.ccd.student.dim == 8
-    for name, blocks in (("update", 5), ("teacher", 5)):
-        assert len(getattr(config.ccd, name).replay) == blocks
-    assert len(config.ccd.keep_stability) == len(config.ccd.keep_plasticity) == 5
+    released = name == "yelp_released"
+    assert config.ccd.graph == ("block" if released else "cumulative")
+    for stage in ("update", "teacher"):
+        assert len(getattr(config.ccd, stage).replay) == (5 if released else 1)

@@ -42,9 +42,16 @@ class ReplayConfig:
 
 @dataclass(frozen=True)
 class BaseConfig:
-    """Training of the teachers on the base block."""
+    """Training of the teachers on the base block.
 
-    batch_size: int = 512
+    Args:
+        batch_size: interactions of a step; with two negatives each, 256 are the 512 pairs of the
+            released code.
+        negatives: negatives of an interaction.
+        fit: training settings.
+    """
+
+    batch_size: int = 256
     negatives: int = 2
     fit: FitConfig = FitConfig(epochs=100, lr=1e-3, weight_decay=1e-4, patience=10)
 

@@ -1,0 +1,75 @@
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ccdgraph.capture import Replayed, _tensors, _with_tensors
+from ccdgraph.continual import CCD, CCDConfig
+from ccdgraph.data import synthetic_stream
+from ccdgraph.nn import BackboneConfig
+from ccdgraph.sampling import Entities, Pairs
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+
+
+def pairs(*label: float) -> Pairs:
+    index = torch.arange(len(label))
+    return Pairs(index, index, torch.tensor(label))
+
+
+def test_without_a_cuda_device_a_step_runs_as_it_is():
+    seen: list[Sequence[Any]] = []
+    run = Replayed(seen.append)
+    given = [[pairs(0.5)], [pairs(0.25)], [3]]
+    for batches in given:
+        run(batches)
+    assert all(a is b for a, b in zip(seen, given, strict=True))
+
+
+def test_a_batch_that_parts_share_is_given_new_tensors_once():
+    shared, other = pairs(0.5, 0.25), Entities(torch.tensor([4, 2]))
+    batches = [shared, other, shared, None]
+    tensors = _tensors(batches)
+    assert len(tensors) == 4
+    made = _with_tensors(batches, [tensor.clone() for tensor in tensors])
+    assert made[0] is made[2] and made[0] is not shared and made[3] is None
+    for before, after in zip(tensors, _tensors(made), strict=True):
+        assert torch.equal(before, after) and before is not after
+
+
+@cuda
+def test_replayed_training_equals_training_step_by_step():
+    stream = synthetic_stream(200, 150, 4000, num_blocks=1).to(torch.device("cuda"))
+    small = (BackboneConfig(dim=8), BackboneConfig("MF", dim=8), BackboneConfig("MultVAE", dim=8))
+    served: list[Tensor] = []
+    for record in (False, True):
+        learner = CCD(_recording(CCDConfig(teachers=small), record))
+        for block in stream:
+            learner.update(block)
+        served.append(
+            torch.cat([learner.knowledge["student"].user, learner.knowledge["student"].item])
+        )
+    # Sums of floats in another order: atomics in the gradients of gathered rows.
+    torch.testing.assert_close(*served, rtol=0.05, atol=0.02)
+
+
+@cuda
+def test_a_step_that_asks_the_device_for_a_size_still_runs():
+    values = []
+    run = Replayed(lambda batches: values.append(len(batches[0].label[batches[0].label > 0])))
+    with torch.cuda.stream(torch.cuda.Stream()):
+        for _ in range(4):
+            run([Pairs(*(x.cuda() for x in (torch.arange(3), torch.arange(3), torch.rand(3) + 1)))])
+    assert values[-1] == 3 and run.graph is None
+
+
+def _recording(config: CCDConfig, record: bool) -> CCDConfig:
+    from dataclasses import replace
+
+    stages = {}
+    for name in ("base", "generation", "update", "teacher"):
+        stage = getattr(config, name)
+        stages[name] = replace(stage, fit=replace(stage.fit, epochs=3, record=record))
+    return replace(config, **stages)
