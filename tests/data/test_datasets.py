@@ -73,6 +73,18 @@ def test_batches_of_any_size_read_alike(
     assert rows(read_dataset(name, tmp_path / file)) == expected
 
 
+@pytest.mark.parametrize(("name", "file"), [("yelp", "review.json"), ("gowalla", "x.txt")])
+def test_a_long_file_comes_in_batches_of_the_columns_that_are_read(
+    monkeypatch: pytest.MonkeyPatch, name: DatasetName, file: str
+) -> None:
+    monkeypatch.setattr(batches, "BLOCK", 1000)
+    text = next(case[2] for case in CASES if case[0] == name) * 100
+    layout = DATASETS[name].layouts[0]
+    read = list(batches.read_batches(io.BytesIO(text.encode()), layout, file))
+    assert len(read) > 10 and sum(batch.num_rows for batch in read) == text.count("\n")
+    assert all(batch.schema.names == list(layout.roles) for batch in read)
+
+
 def test_a_lightgcn_folder_reads_train_then_test(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("0 5 3\n1\n")
     (tmp_path / "test.txt").write_text("1 3\n0 9\n")

@@ -84,8 +84,8 @@ def _check_events(events: Sequence[str] | None, dataset: Dataset, name: str) -> 
         raise ValueError(f"'events' is given, but '{name}' has one kind only; leave it out")
     unknown = [event for event in events if event not in dataset.events]
     if unknown or not events:
-        shown = repr(unknown[0]) if unknown else "empty"
-        raise ValueError(f"'events' holds {shown}; name some of {', '.join(dataset.events)}")
+        found = f"holds {unknown[0]!r}" if unknown else "is empty"
+        raise ValueError(f"'events' {found}; name some of {', '.join(dataset.events)}")
 
 
 def _read(
