@@ -31,7 +31,7 @@ def learn(config: RunConfig, folder: Path, *, resume: bool = False) -> None:
             f"stopped; go on with: {shlex.join(words)}" if begun.exists() else "stopped",
             INTERRUPTED,
         )
-    for scorer in config.evaluate.scorers:
+    for scorer in result.scorers:
         output().print(matrix_table(result, scorer))
     typer.echo(f"mask {config.mask}, protocol {stream.protocol}; block 0 counts in LA, RA and H")
     typer.echo(f"{time.perf_counter() - started:.0f} s; the run is in {folder}")

@@ -74,13 +74,13 @@ class Bars(Watcher):
 
     def epoch(self, label: str, done: int, total: int) -> None:
         """Moves both bars."""
-        place = self.labels.index(label)
+        place = self._place(label)
         self._move(sum(self.work[:place]) + self.work[place] * done / total)
         self.progress.update(self.one, description=label, total=total, completed=done)
 
     def stage(self, label: str, seconds: float) -> None:
         """Goes on to the next stage."""
-        place = self.labels.index(label) + 1
+        place = self._place(label) + 1
         self._move(sum(self.work[:place]))
         if place < len(self.labels):
             self.progress.reset(self.one, description=self.labels[place], total=None)
@@ -88,6 +88,12 @@ class Bars(Watcher):
     def block(self, result: RunResult) -> None:
         """Says how well every scorer does by now."""
         self.progress.console.print(summary_line(result), markup=False, highlight=False)
+
+    def _place(self, label: str) -> int:
+        """Of the planned stage; a strategy's own stages are parts of one that is."""
+        if label in self.labels:
+            return self.labels.index(label)
+        return self.labels.index(f"{' '.join(label.split()[:2])} learning")
 
     def _move(self, completed: float) -> None:
         if self.begun:
@@ -101,7 +107,7 @@ def summary_line(result: RunResult) -> str:
     """Learning and retained average and their harmonic mean of every scorer so far."""
     learnt = result.learnt
     parts = []
-    for scorer in result.config.evaluate.scorers:
+    for scorer in result.scorers:
         matrix = result.matrix(scorer)
         means = (
             f"LA {matrix.learning_average(learnt):.4f}",

@@ -1,9 +1,11 @@
 """One run from configuration to results: the stream, the learner, the measurements, the files."""
 
 from ccdgraph.run.config import DataConfig, EvaluateConfig, RunConfig, SyntheticConfig
-from ccdgraph.run.loop import Stage, Watcher, plan, run
+from ccdgraph.run.loop import run
+from ccdgraph.run.plan import Stage, Watcher, plan
 from ccdgraph.run.record import Row, RunResult
 from ccdgraph.run.serve import recommend
+from ccdgraph.run.signatures import Signature
 from ccdgraph.run.source import detect_source, open_stream
 
 __all__ = [
@@ -12,6 +14,7 @@ __all__ = [
     "Row",
     "RunConfig",
     "RunResult",
+    "Signature",
     "Stage",
     "SyntheticConfig",
     "Watcher",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from ccdgraph.config import to_dict
-from ccdgraph.continual import CCDConfig
+from ccdgraph.continual import CCD, CCDConfig
 from ccdgraph.data.filters import Duplicates
 from ccdgraph.evaluate import KS, Mask
+from ccdgraph.run.learner import read_settings, strategy_class
 
 Source = Literal["synthetic", "presplit", "events", "stream"]
-ScorerName = Literal["student", "teacher", "generated", "stability", "plasticity"]
+CCD_SCORERS = ("student", "teacher", "generated", "stability", "plasticity")
 
 _SPLIT = {"base", "num_blocks", "by", "protocol", "ratios", "seed"}
 _READ_BY = {
@@ -111,20 +113,20 @@ class EvaluateConfig:
 
     Args:
         ks: list lengths; the first one is the headline's.
-        mask: items hidden in the lists; ``None`` takes that of ``ccd.mask``.
-        scorers: which of the learner's scorers to measure.
+        mask: items hidden in the lists; ``None`` takes that of the learner.
+        scorers: which of the learner's scorers to measure; ``None`` measures all.
         per_user: store the metrics of every user as well.
     """
 
     ks: tuple[int, ...] = KS
     mask: Mask | None = None
-    scorers: tuple[ScorerName, ...] = ("student", "teacher", "generated")
+    scorers: tuple[str, ...] | None = None
     per_user: bool = False
 
     def __post_init__(self) -> None:
         if not self.ks or min(self.ks) < 1:
             raise ValueError(f"'ks' is {self.ks}; it must hold list lengths of at least 1")
-        if not self.scorers:
+        if self.scorers is not None and not self.scorers:
             raise ValueError("'scorers' is empty; name at least one, such as 'student'")
 
     @property
@@ -141,13 +143,17 @@ class RunConfig:
         seed: root of every generator of the learner.
         device: ``"auto"`` is the first CUDA device where there is one.
         data: the stream.
-        ccd: the learner.
+        strategy: the learner: a class of ``ccdgraph.continual``, or ``"module:Class"``.
+        ccd: settings of the strategy CCD, and of no other.
+        settings: settings of any other strategy, as the dataclass that it takes; kept with every
+            default written out.
         evaluate: what is measured.
-        teachers_from: folder of another run on the same data whose base teachers are taken over
-            instead of being trained.
+        teachers_from: folder of another run of CCD on the same data whose base teachers are taken
+            over instead of being trained.
 
     Raises:
-        ValueError: ``evaluate.mask`` contradicts ``ccd.mask``.
+        ValueError: the strategy is unknown, its settings do not fit or stand in the wrong table,
+            or ``evaluate.mask`` contradicts the mask of the strategy.
 
     >>> RunConfig(evaluate=EvaluateConfig(mask="block")).ccd.mask
     'block'
@@ -156,24 +162,63 @@ class RunConfig:
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: DataConfig = field(default_factory=DataConfig)
-    ccd: CCDConfig = field(default_factory=CCDConfig)
+    strategy: str = "CCD"
+    ccd: CCDConfig | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     teachers_from: str | None = None
 
     def __post_init__(self) -> None:
-        asked, default = self.evaluate.mask, CCDConfig.mask
-        if asked is not None and self.ccd.mask not in (asked, default):
+        self._check_tables()
+        learner = self.learner
+        options = {option.name: option.default for option in fields(learner)}
+        asked, default = self.evaluate.mask, options.get("mask", "strict")
+        own = to_dict(learner).get("mask", default)
+        if asked is not None and own not in (asked, default):
+            where = "ccd" if self.strategy == "CCD" else "settings"
             raise ValueError(
-                f"'evaluate.mask' is {asked!r} and 'ccd.mask' {self.ccd.mask!r}; set one of them"
+                f"'evaluate.mask' is {asked!r} and '{where}.mask' {own!r}; set one of them"
             )
-        mask = self.ccd.mask if asked is None else asked
-        object.__setattr__(self, "ccd", replace(self.ccd, mask=mask))
+        mask = own if asked is None else asked
+        if "mask" in options:
+            learner = replace(learner, mask=mask)
         object.__setattr__(self, "evaluate", replace(self.evaluate, mask=mask))
+        if isinstance(learner, CCDConfig):
+            object.__setattr__(self, "ccd", learner)
+        else:
+            object.__setattr__(self, "settings", to_dict(learner))
+
+    def _check_tables(self) -> None:
+        if strategy_class(self.strategy) is CCD:
+            object.__setattr__(self, "strategy", "CCD")  # however it was spelt
+        name = self.strategy
+        if name == "CCD":
+            if self.settings:
+                raise ValueError("'settings' has no effect on strategy 'CCD'; use the table 'ccd'")
+            for place, scorer in enumerate(self.evaluate.scorers or ()):
+                if scorer not in CCD_SCORERS:
+                    raise ValueError(
+                        f"'evaluate.scorers.{place}' is {scorer!r}, expected one of "
+                        f"{', '.join(map(repr, CCD_SCORERS))}"
+                    )
+            return
+        if self.ccd is not None:
+            raise ValueError(f"'ccd' has no effect on strategy '{name}'; use the table 'settings'")
+        if self.teachers_from is not None:
+            raise ValueError(f"'teachers_from' has no effect on strategy '{name}'; leave it out")
+
+    @property
+    def learner(self) -> Any:
+        """The settings of the strategy, as the dataclass that it takes."""
+        if self.strategy == "CCD":
+            return CCDConfig() if self.ccd is None else self.ccd
+        return read_settings(self.strategy, self.settings)
 
     @property
     def mask(self) -> Mask:
         """The mask of model selection and evaluation."""
-        return self.ccd.mask
+        assert self.evaluate.mask is not None, "set when the configuration was made"
+        return self.evaluate.mask
 
 
 def plain_dict(config: Any) -> dict[str, Any]:

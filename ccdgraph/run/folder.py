@@ -19,6 +19,7 @@ from ccdgraph.config import load, to_dict, to_toml
 from ccdgraph.data import Stream, UserItems
 from ccdgraph.evaluate import Evaluation
 from ccdgraph.nn import Embeddings
+from ccdgraph.ranking import Scorer, recommend_lists
 from ccdgraph.run.config import RunConfig, difference, plain_dict
 from ccdgraph.run.record import Row, RunResult, summary
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 CONFIG, ABOUT, METRICS = "config.toml", "run.json", "metrics.parquet"
 CHECKPOINT, TEACHERS, SERVED = "checkpoint", "teachers", "served"
+LISTED = 200  # items stored for a user of a scorer that has no embeddings
 
 
 def open_folder(folder: Path, config: RunConfig, fingerprint: str, *, resume: bool) -> None:
@@ -95,7 +97,10 @@ def write_about(
         "versions": versions(),
         "hardware": hardware(),
         **more,
+        "strategy": result.config.strategy,
         "parameters": dict(result.parameters),
+        "state_bytes": dict(result.state_bytes),
+        "signatures": [signature._asdict() for signature in result.signatures],
         "seconds": dict(result.seconds),
         "metric": result.config.evaluate.headline,
         "results": summary(result),
@@ -196,22 +201,27 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     checkpoint.atomic_write_bytes(path, sink.getvalue().to_pybytes())
 
 
-def write_served(folder: Path, out: Embeddings, stream: Stream, learnt: int) -> None:
-    """Stores what recommending needs: embeddings, what users have, external ids."""
+def write_served(folder: Path, served: Scorer, stream: Stream, learnt: int) -> None:
+    """Stores what recommending needs: embeddings or lists, what users have, external ids.
+
+    A scorer that is not :class:`~ccdgraph.nn.Embeddings` is stored as the lists of every user.
+    """
     blocks = [stream[j] for j in range(learnt + 1)]
     parts = [block.train for block in blocks]
     if stream.protocol == "within":  # under "next" these rows lie in a block yet to come
         parts += [part for block in blocks for part in (block.valid, block.test)]
-    seen = UserItems.from_interactions(parts, out.num_users, out.num_items)
-    tensors: dict[str, Tensor] = {
-        "user": out.user,
-        "item": out.item,
-        "seen_indptr": seen.indptr,
-        "seen_item": seen.item,
-    }
+    seen = UserItems.from_interactions(parts, served.num_users, served.num_items)
+    tensors: dict[str, Tensor] = {"seen_indptr": seen.indptr, "seen_item": seen.item}
+    if isinstance(served, Embeddings):
+        tensors |= {"user": served.user, "item": served.item}
+    else:
+        everyone = torch.arange(served.num_users, device=seen.item.device)
+        depth = min(LISTED, served.num_items)
+        score, item = recommend_lists(served, everyone, depth, seen)
+        tensors |= {"list_score": score, "list_item": item}
     meta = {
         "learnt": learnt,
-        "users": stream.users.tolist()[: out.num_users],
-        "items": stream.items.tolist()[: out.num_items],
+        "users": stream.users.tolist()[: served.num_users],
+        "items": stream.items.tolist()[: served.num_items],
     }
     checkpoint.save(folder / SERVED, tensors, meta)

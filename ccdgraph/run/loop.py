@@ -2,79 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ccdgraph import checkpoint
 from ccdgraph.checkpoint import CheckpointError
 from ccdgraph.config import class_path
 from ccdgraph.continual import CCD
-from ccdgraph.data import Stream, fingerprint
-from ccdgraph.nn import Embeddings
+from ccdgraph.data import Block, Stream, fingerprint
+from ccdgraph.ranking import Scorer
 from ccdgraph.run import folder as files
 from ccdgraph.run.config import RunConfig, difference, plain_dict
+from ccdgraph.run.health import diagnose
+from ccdgraph.run.learner import build, count_parameters, pick_device
+from ccdgraph.run.plan import Watcher
 from ccdgraph.run.record import Row, RunResult, measure
-from ccdgraph.run.source import check_stream, open_stream, tested_blocks
+from ccdgraph.run.signatures import Signature
+from ccdgraph.run.source import check_stream, open_stream
+
+logger = logging.getLogger(__name__)
 
 # The settings that trained base teachers depend on, so that another run may take them over.
 TEACHERS_NEED = ("teachers", "base", "mask")
-
-
-class Watcher:
-    """What a run tells while it goes on; override what is of interest."""
-
-    def epoch(self, label: str, done: int, total: int) -> None:
-        """Called after every epoch of the :class:`Stage` with this label."""
-
-    def stage(self, label: str, seconds: float) -> None:
-        """Called when a stage is finished and stored."""
-
-    def block(self, result: RunResult) -> None:
-        """Called when a block is learnt and measured, with the results so far."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage of a run, planned.
-
-    Args:
-        block: the block.
-        name: ``"student"``, ``"teacher 0"``, ``"generation"``, ..., ``"evaluation"``.
-        epochs: epochs at most.
-        rows: training rows of an epoch, or test rows to measure.
-    """
-
-    block: int
-    name: str
-    epochs: int
-    rows: int
-
-    @property
-    def label(self) -> str:
-        """How ``on_progress`` calls it."""
-        return f"block {self.block} {self.name}"
-
-
-def plan(config: RunConfig, stream: Stream) -> list[Stage]:
-    """Every stage of a run in order."""
-    ccd, stages = config.ccd, []
-    for block in stream:
-        rows, later = len(block.train), block.index > 0
-        epochs = ccd.teacher.fit.epochs * ccd.teacher.update if later else ccd.base.fit.epochs
-        if later:
-            passes = ccd.update.fit.epochs
-            stages.append(Stage(block.index, "student", passes, rows))
-        for member in range(len(ccd.teachers)):
-            stages.append(Stage(block.index, f"teacher {member}", epochs, rows))
-        stages.append(Stage(block.index, "generation", ccd.generation.fit.epochs, rows))
-        held_out = sum(len(stream[j].test) for j in tested_blocks(stream, block.index))
-        stages.append(Stage(block.index, "evaluation", 1, held_out))
-    return stages
 
 
 def run(
@@ -85,7 +37,7 @@ def run(
     resume: bool = False,
     watcher: Watcher | None = None,
 ) -> RunResult:
-    """Learn a stream with CCD, measure after every block, and leave everything in ``folder``.
+    """Learn a stream, measure after every block, and leave everything in ``folder``.
 
     Stopped at any moment and called again with ``resume``, it goes on after the last finished
     stage; on the CPU the results are bitwise those of a run that was never stopped.
@@ -107,18 +59,6 @@ def run(
     return running.finish()
 
 
-def pick_device(name: str) -> torch.device:
-    """The device that ``"auto"``, ``"cpu"`` or ``"cuda"`` means here.
-
-    Raises:
-        ValueError: there is no such device.
-    """
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise ValueError("'device' is 'cuda', but torch finds none; use 'auto' or 'cpu'")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
-
-
 class _Run:
     """A run in progress: the learner, the rows so far, and where both are stored."""
 
@@ -127,11 +67,17 @@ class _Run:
         self.fingerprint = fingerprint(stream)
         self.device = pick_device(config.device)
         self.placed = stream.to(self.device)
-        self.strategy = CCD(config.ccd, seed=config.seed)
-        self.strategy.on_progress = watcher.epoch
+        self.strategy = build(config.strategy, config.learner, config.seed)
+        self.strategy.on_progress = self._epoch
         self.strategy.on_stage = self._after_stage
         self.rows: list[Row] = []
+        self.signatures: list[Signature] = []
+        self.health: dict[str, Any] = {}
+        self.seconds: dict[str, float] = {}
+        self.state_bytes: dict[str, int] = {}
         self.peak: dict[str, int] = {}
+        self.block, self.learnt, self.staged = -1, -1, False
+        self.label, self.since, self.served = "", 0.0, ""
         self.complete = False
 
     def begin(self, resume: bool) -> None:
@@ -141,18 +87,27 @@ class _Run:
             self._load(Path(shared) / files.TEACHERS, TEACHERS_NEED)
         files.open_folder(self.folder, self.config, self.fingerprint, resume=resume)
         if checkpoint.exists(stored):
-            meta = self._load(stored, tuple(self._meta()["ccd"]))
-            self.rows = files.read_rows(self.folder, until=self.strategy.index)
-            about = files.read_about(self.folder)
-            self.strategy.seconds = about.get("seconds", {}) | meta["seconds"]
-            self.peak = meta["peak_memory"]
+            self._take_up(self._load(stored, tuple(self._meta()["settings"])))
         self._write_about()
+
+    def _take_up(self, meta: dict[str, Any]) -> None:
+        begun, self.learnt = meta["begun"] - 1, meta["learnt"]
+        self.rows = files.read_rows(self.folder, until=begun)
+        about = files.read_about(self.folder)
+        told = {key: s for key, s in about.get("seconds", {}).items() if _block_of(key) <= begun}
+        self.seconds = told | meta["seconds"]
+        self.state_bytes = meta["state_bytes"]
+        self.peak = meta["peak_memory"]
+        self.served = about.get("served", "")
+        self.health = {k: v for k, v in about.get("health", {}).items() if int(k) <= begun}
+        found = (Signature(**signature) for signature in about.get("signatures", []))
+        self.signatures = [signature for signature in found if signature.block <= begun]
 
     def finish(self) -> RunResult:
         """Learn and measure what is left."""
         for block in self.placed:
-            if block.index > self.result().learnt:
-                self.strategy.update(block)
+            if block.index > max(self.result().learnt, self.learnt):
+                self._learn(block)
                 self._measure(block.index)
                 self.watcher.block(self.result())
         self.complete = True
@@ -161,14 +116,28 @@ class _Run:
 
     def result(self) -> RunResult:
         """The results so far."""
-        student, teachers = self.strategy.student, self.strategy.teachers
-        models = {"student": [student] if student else [], "teacher": teachers}
-        parameters = {
-            name: sum(value.numel() for model in members for value in model.parameters())
-            for name, members in models.items()
-        }
-        rows, seconds = tuple(self.rows), dict(self.strategy.seconds)
-        return RunResult(self.config, len(self.stream), rows, seconds, parameters)
+        return RunResult(
+            self.config,
+            len(self.stream),
+            tuple(self.rows),
+            dict(self.seconds),
+            count_parameters(self.strategy),
+            dict(self.state_bytes),
+            tuple(self.signatures),
+        )
+
+    def _learn(self, block: Block) -> None:
+        self.block, self.label, self.since = block.index, "", time.perf_counter()
+        # on_stage was called already when the block was begun by an earlier process
+        self.staged = any(_block_of(key) == block.index for key in self.seconds)
+        self.strategy.update(block)
+        if not self.staged:
+            self.seconds[f"{block.index}/learning"] = time.perf_counter() - self.since
+
+    def _epoch(self, label: str, done: int, total: int) -> None:
+        block = f"block {self.block} "
+        self.label = label.removeprefix(block)
+        self.watcher.epoch(block + self.label, done, total)
 
     def _measure(self, learnt: int) -> None:
         started, scorers = time.perf_counter(), self.strategy.scorers()
@@ -176,41 +145,72 @@ class _Run:
         self.rows += rows
         if self.config.evaluate.per_user and users:  # under "next" the last block has none
             files.write_users(self.folder / "per_user" / f"after_{learnt}.parquet", users)
-        served = scorers["student"]
-        assert isinstance(served, Embeddings), "CCD serves embeddings"
+        self.served, served = next(iter(scorers.items()))
+        self._diagnose(served, learnt)
         files.write_served(self.folder, served, self.placed, learnt)
-        self.strategy.seconds[f"{learnt}/evaluation"] = time.perf_counter() - started
+        self.seconds[f"{learnt}/evaluation"] = time.perf_counter() - started
         files.write_rows(self.folder, self.rows)
         self._write_about()
+        if not self.staged:  # learnt in one piece: stored once it is measured, or learnt again
+            self.learnt = learnt
+            self._store()
         self._tell(f"{learnt}/evaluation")
 
+    def _diagnose(self, served: Scorer, learnt: int) -> None:
+        self.health[str(learnt)], found = diagnose(
+            self.served, served, self.placed, learnt, self.result()
+        )
+        self.signatures = [s for s in self.signatures if s.block < learnt] + found
+        for signature in found:
+            logger.warning("after block %d: %s", learnt, signature.message)
+
     def _after_stage(self) -> None:
-        tensors, meta = self.strategy.state(), self._meta()
-        at = (self.strategy.index, self.strategy.done)
-        if at == (0, len(self.config.ccd.teachers)):  # before the other: stored again if it fails
-            checkpoint.save(self.folder / files.TEACHERS, tensors, meta)
+        if isinstance(self.strategy, CCD):
+            key = next(reversed(self.strategy.seconds))
+            self.seconds[key] = self.strategy.seconds[key]
+        else:
+            key = f"{self.block}/{self.label or 'learning'}"
+            self.seconds[key] = self.seconds.get(key, 0.0) + time.perf_counter() - self.since
+        self._store()
+        self.staged, self.label, self.since = True, "", time.perf_counter()
+        self._tell(key)
+
+    def _store(self) -> None:
+        tensors = self.strategy.state()
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        self.state_bytes[str(self.block)] = size
+        meta = self._meta()
+        if isinstance(self.strategy, CCD):
+            trained = (0, len(self.strategy.config.teachers))
+            if (self.strategy.index, self.strategy.done) == trained:
+                # before the other: stored again if it fails
+                checkpoint.save(self.folder / files.TEACHERS, tensors, meta)
         checkpoint.save(self.folder / files.CHECKPOINT, tensors, meta)
-        self._tell(next(reversed(self.strategy.seconds)))
 
     def _tell(self, key: str) -> None:
-        self.watcher.stage("block {} {}".format(*key.split("/")), self.strategy.seconds[key])
+        self.watcher.stage("block {} {}".format(*key.split("/")), self.seconds[key])
 
     def _write_about(self) -> None:
         more = {
             "complete": self.complete,
             "device": str(self.device),
             "peak_memory": self._peak(),
+            "served": self.served,
+            "health": self.health,
         }
         files.write_about(self.folder, self.result(), self.stream, self.fingerprint, more)
 
     def _meta(self) -> dict[str, Any]:
         last = self.stream[-1]
         return {
-            "class_path": class_path(CCD),
+            "class_path": class_path(type(self.strategy)),
             "sizes": {"users": last.num_users, "items": last.num_items},
             "fingerprint": self.fingerprint,
-            "ccd": plain_dict(self.config.ccd),
-            "seconds": self.strategy.seconds,
+            "settings": plain_dict(self.config.learner),
+            "begun": self.block + 1,
+            "learnt": self.learnt,
+            "seconds": self.seconds,
+            "state_bytes": self.state_bytes,
             "peak_memory": self._peak(),
         }
 
@@ -219,21 +219,27 @@ class _Run:
         return self.peak | {name: max(now[name], self.peak.get(name, 0)) for name in now}
 
     def _load(self, folder: Path, need: Sequence[str]) -> dict[str, Any]:
-        """Takes up a checkpoint whose settings ``need`` of CCD and whose data are this run's."""
+        """Takes up a checkpoint whose ``need`` of the settings and whose data are this run's."""
         tensors, meta = checkpoint.load(folder)
         mine = self._meta()
         checkpoint.check(meta, class_path=mine["class_path"], sizes=mine["sizes"])
-        theirs = {name: meta["ccd"].get(name) for name in need}
-        differs = difference(theirs, {name: mine["ccd"][name] for name in need})
+        settings = meta.get("settings", {})
+        theirs = {name: settings.get(name) for name in need}
+        differs = difference(theirs, {name: mine["settings"][name] for name in need})
         if meta["fingerprint"] != self.fingerprint:
             differs = f"'fingerprint' = {meta['fingerprint'][:12]}, not {self.fingerprint[:12]}"
         if differs:
             raise CheckpointError(f"'{folder}' is of another run: {differs}")
         try:
-            self.strategy.restore(tensors, self.placed.blocks)
+            self.strategy.restore(tensors, self.placed.blocks[: meta["begun"]])
         except (KeyError, RuntimeError) as error:  # a backbone's own code has changed
             reason = " ".join(str(error).split())
             raise CheckpointError(
                 f"'{folder}' does not fit the models of this run: {reason}"
             ) from error
         return meta
+
+
+def _block_of(key: str) -> int:
+    """The block of a key of ``seconds``, ``"block/stage"``."""
+    return int(key.partition("/")[0])

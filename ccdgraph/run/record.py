@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ccdgraph.data import Stream
 from ccdgraph.evaluate import AccuracyMatrix, Evaluation, Split, evaluate_block
 from ccdgraph.ranking import Scorer
 from ccdgraph.run.config import RunConfig
+from ccdgraph.run.signatures import Signature
 from ccdgraph.run.source import tested_blocks
 
 
@@ -36,7 +37,9 @@ class RunResult:
         num_blocks: blocks of the stream.
         rows: every mean, as in ``metrics.parquet``.
         seconds: seconds by ``"block/stage"``.
-        parameters: trained numbers of the student and of the ensemble after the last block.
+        parameters: trained numbers by model after the last block.
+        state_bytes: bytes that the learner needs to go on, by the last block learnt.
+        signatures: what looks wrong, block by block.
     """
 
     config: RunConfig
@@ -44,6 +47,14 @@ class RunResult:
     rows: tuple[Row, ...]
     seconds: Mapping[str, float]
     parameters: Mapping[str, int]
+    state_bytes: Mapping[str, int] = field(default_factory=dict)
+    signatures: tuple[Signature, ...] = ()
+
+    @property
+    def scorers(self) -> tuple[str, ...]:
+        """The scorers measured, the served one first unless the configuration says otherwise."""
+        measured = tuple(dict.fromkeys(row.scorer for row in self.rows))
+        return measured or self.config.evaluate.scorers or ()
 
     @property
     def learnt(self) -> int:
@@ -56,7 +67,7 @@ class RunResult:
         """The accuracy matrix of a scorer.
 
         Args:
-            scorer: name as in ``config.evaluate.scorers``.
+            scorer: name as in :attr:`scorers`.
             metric: such as ``"ndcg@50"``; by default Recall at the first of ``ks``.
             group: users or items counted, such as ``"new_users"``.
             split: ``"test"``, or ``"valid"``, which has a diagonal only.
@@ -72,10 +83,19 @@ class RunResult:
 def measure(
     scorers: Mapping[str, Scorer], stream: Stream, learnt: int, config: RunConfig
 ) -> tuple[list[Row], list[tuple[str, int, Evaluation]]]:
-    """Every mean after block ``learnt``, and per-user metrics by scorer and tested block."""
+    """Every mean after block ``learnt``, and per-user metrics by scorer and tested block.
+
+    Raises:
+        ValueError: a scorer is asked for that there is not.
+    """
     rows: list[Row] = []
     users: list[tuple[str, int, Evaluation]] = []
-    for name in config.evaluate.scorers:
+    for name in config.evaluate.scorers or ():
+        if name not in scorers:
+            raise ValueError(
+                f"{name!r} is not among the scorers of the strategy: {', '.join(scorers)}"
+            )
+    for name in config.evaluate.scorers or scorers:
         for tested in tested_blocks(stream, learnt):
             groups = evaluate_block(
                 scorers[name], stream, tested, learnt, mask=config.mask, ks=config.evaluate.ks
@@ -106,10 +126,7 @@ def summary(result: RunResult) -> dict[str, Any]:
 
     Unmeasured entries are ``None``.
     """
-    return {
-        name: _summary(result.matrix(name), result.learnt + 1)
-        for name in result.config.evaluate.scorers
-    }
+    return {name: _summary(result.matrix(name), result.learnt + 1) for name in result.scorers}
 
 
 def _summary(matrix: AccuracyMatrix, num_learnt: int) -> dict[str, Any]:

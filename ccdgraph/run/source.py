@@ -14,7 +14,9 @@ from ccdgraph.data import (
     split_stream,
     synthetic_stream,
 )
+from ccdgraph.nn import BackboneConfig
 from ccdgraph.run.config import DataConfig, RunConfig, Source
+from ccdgraph.run.learner import within
 
 
 def open_stream(config: DataConfig) -> Stream:
@@ -62,9 +64,9 @@ def check_stream(config: RunConfig, stream: Stream) -> None:
             raise ValueError(
                 f"block {block.index} of '{stream.name}' has no test rows to evaluate on"
             )
-    if not config.ccd.teachers:
+    if config.ccd is not None and not config.ccd.teachers:
         raise ValueError("'ccd.teachers' is empty; the ensemble needs at least one member")
-    for model in (config.ccd.student, *config.ccd.teachers):
+    for model in within(config.learner, BackboneConfig):
         model.build(2, 2)
 
 
