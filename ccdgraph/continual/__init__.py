@@ -2,21 +2,27 @@
 
 from ccdgraph.continual.ccd import CCD
 from ccdgraph.continual.config import CCDConfig
+from ccdgraph.continual.contrastive import Contrastive, ContrastiveConfig
 from ccdgraph.continual.experience import ExperienceReplay, ExperienceReplayConfig
 from ccdgraph.continual.finetune import FineTune, FineTuneConfig
 from ccdgraph.continual.fullbatch import FullBatch, FullBatchConfig
+from ccdgraph.continual.graphsail import GraphSAIL, GraphSAILConfig
 from ccdgraph.continual.growth import grow
 from ccdgraph.continual.strategy import Strategy
 
 __all__ = [
     "CCD",
     "CCDConfig",
+    "Contrastive",
+    "ContrastiveConfig",
     "ExperienceReplay",
     "ExperienceReplayConfig",
     "FineTune",
     "FineTuneConfig",
     "FullBatch",
     "FullBatchConfig",
+    "GraphSAIL",
+    "GraphSAILConfig",
     "Strategy",
     "grow",
 ]
