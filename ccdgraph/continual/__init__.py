@@ -1,5 +1,6 @@
 """Continual learning: growth, replay, regularisers, and the strategies made of them."""
 
+from ccdgraph.continual.ader import ADER, ADERConfig
 from ccdgraph.continual.ccd import CCD
 from ccdgraph.continual.config import CCDConfig
 from ccdgraph.continual.contrastive import Contrastive, ContrastiveConfig
@@ -8,10 +9,14 @@ from ccdgraph.continual.finetune import FineTune, FineTuneConfig
 from ccdgraph.continual.fullbatch import FullBatch, FullBatchConfig
 from ccdgraph.continual.graphsail import GraphSAIL, GraphSAILConfig
 from ccdgraph.continual.growth import grow
+from ccdgraph.continual.spmf import SPMF, SPMFConfig
 from ccdgraph.continual.strategy import Strategy
 
 __all__ = [
+    "ADER",
     "CCD",
+    "SPMF",
+    "ADERConfig",
     "CCDConfig",
     "Contrastive",
     "ContrastiveConfig",
@@ -23,6 +28,7 @@ __all__ = [
     "FullBatchConfig",
     "GraphSAIL",
     "GraphSAILConfig",
+    "SPMFConfig",
     "Strategy",
     "grow",
 ]
