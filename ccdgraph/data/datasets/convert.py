@@ -132,6 +132,8 @@ def _times(
     ticks, seconds, unit = utc_seconds(text, place, given)
     if (unit == "date") != (expected == "date"):
         refuse_rows(column, [True], place, f"it must be in {expected!r} as published")
+    if unit == "s" and ticks.dtype == np.int64:
+        ticks = seconds  # held once
     since, until = dataset.span
     inside: NDArray[np.bool_] = (seconds >= since) & (seconds < until)
     if not dataset.drop_outside:

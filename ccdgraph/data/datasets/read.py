@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ccdgraph.data import filters
 from ccdgraph.data.columns import PER_SECOND, external_ids
@@ -70,7 +71,7 @@ def read_dataset(
     _check_events(events, dataset, name)
     parts, unit = _read(Path(path), dataset, events)
     if not parts:
-        raise ValueError(f"'{path}' has no rows that are kept; name more 'events'")
+        raise ValueError(f"'{path}' has no rows that are kept; none is of the right kind and days")
     found = _join(parts, name, unit)
     if min_rating is not None:
         found = filters.drop_low_ratings(found, min_rating)
@@ -110,32 +111,40 @@ def _read(
 
 
 def _join(parts: list[Part], name: str, unit: str | None) -> Events:
-    """All rows in time order."""
-    user, users = _numbered([part.user for part in parts], f"user in '{name}'")
-    item, items = _numbered([part.item for part in parts], f"item in '{name}'")
-    time, order = _concatenated([part.time for part in parts]), np.arange(len(user))
-    ticks = _concatenated([part.ticks for part in parts])
-    rating = _concatenated([part.rating for part in parts])
-    if ticks is not None:
-        order = np.argsort(ticks, kind="stable")
+    """All rows in time order; empties ``parts``, so that no column is held twice."""
+    columns = ((part.user, part.item, part.ticks, part.time, part.rating) for part in parts)
+    user_ids, item_ids, ticks, times, ratings = map(list, zip(*columns, strict=True))
+    parts.clear()
+    order = None if ticks[0] is None else np.argsort(_joined(ticks), kind="stable")
+    time, rating = _joined(times, order), _joined(ratings, order)
+    user, users = _numbered(user_ids, order, f"user in '{name}'")
+    item, items = _numbered(item_ids, order, f"item in '{name}'")
     rows = Interactions(
-        torch.from_numpy(user[order]),
-        torch.from_numpy(item[order]),
-        None if time is None else torch.from_numpy(time[order]),
-        None if rating is None else torch.from_numpy(rating[order]),
+        torch.from_numpy(user),
+        torch.from_numpy(item),
+        None if time is None else torch.from_numpy(time),
+        None if rating is None else torch.from_numpy(rating),
     )
-    return Events.from_rows(rows, users, items, name=name, time_unit=unit)
+    return Events(rows, users, items, name, unit)
 
 
-def _concatenated(arrays: list[Any]) -> Any:
-    return None if arrays[0] is None else np.concatenate(arrays)
+def _joined(arrays: list[Any], order: NDArray[np.int64] | None = None) -> Any:
+    if arrays[0] is None:
+        return None
+    whole = np.concatenate(arrays)
+    arrays.clear()
+    return whole if order is None else whole[order]
 
 
-def _numbered(chunks: list[pa.DictionaryArray], place: str) -> tuple[Any, Vocabulary]:
-    """Codes int64 ``[E]`` and what they stand for."""
+def _numbered(
+    chunks: list[pa.DictionaryArray], order: NDArray[np.int64] | None, place: str
+) -> tuple[NDArray[np.int64], Vocabulary]:
+    """Ids by first appearance, int64 ``[E]``, and what they stand for."""
+    import pandas as pd
     import pyarrow as pa
 
     column = pa.chunked_array(chunks).unify_dictionaries()
-    codes = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks])
-    ids = external_ids(pa.chunked_array([column.chunk(0).dictionary]), place)
-    return codes.astype(np.int64), Vocabulary(ids)
+    indices = _joined([chunk.indices.to_numpy() for chunk in column.chunks], order)
+    codes, found = pd.factorize(indices)
+    known = column.chunk(0).dictionary.take(pa.array(found))
+    return codes.astype(np.int64), Vocabulary(external_ids(pa.chunked_array([known]), place))
