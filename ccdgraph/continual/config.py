@@ -65,6 +65,8 @@ class GenerationConfig:
             student then goes on from itself.
         distill: ``False`` trains the student on the interactions alone.
         item_side: distil the item side's lists as well (IR).
+        into: impose the lists on the ``"served"`` scores, or on those of the ``"tables"`` alone as
+            the released code does with a LightGCN (an ablation).
         list_length: interesting items of a user and users of an item.
         rest_items: uninteresting items drawn; 0 takes all.
         rest_users: uninteresting users drawn; 0 takes all.
@@ -81,6 +83,7 @@ class GenerationConfig:
     repeat: bool = True
     distill: bool = True
     item_side: bool = True
+    into: Literal["served", "tables"] = "served"
     list_length: int = 40
     rest_items: int = 10_000
     rest_users: int = 11_500

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from ccdgraph.distill.teacher import teacher_lists
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings, MultVAE
 from ccdgraph.ranking import Scorer, recommend_lists
 from ccdgraph.sampling import EntityBatches, Pairs, TripletBatches
-from ccdgraph.train import BPR, MultinomialVAE, Objective, Part, SoftBCE, embed
+from ccdgraph.train import BPR, MultinomialVAE, Objective, Part, SoftBCE, Term, embed
 
 
 def train_teacher(scene: Scene, member: BackboneConfig) -> Backbone:
@@ -161,7 +161,7 @@ def _distillation(scene: Scene, lists: Tensor, side: Literal["user", "item"]) ->
     index = torch.arange(len(lists), device=scene.device)
     if stage.entities == "block":
         index = torch.unique(train.user if by_user else train.item)
-    term = RRD(
+    term: Term = RRD(
         lists,
         known.seen if by_user else known.history.item_users,
         side=side,
@@ -169,9 +169,29 @@ def _distillation(scene: Scene, lists: Tensor, side: Literal["user", "item"]) ->
         redraw=stage.redraw,
         generator=scene.rng(f"rest {side}"),
     )
+    if stage.into == "tables":
+        term = OnTables(term)
     order = scene.rng(f"order {side}")
     batches = EntityBatches(index, batch_size=stage.batch_size, generator=order)
     return Part(term, batches, stage.weight_user if by_user else stage.weight_item)
+
+
+class OnTables(Term):
+    """A term on the embedding tables, the layer before any propagation, not on what is served."""
+
+    def __init__(self, term: Term) -> None:
+        super().__init__()
+        self.term = term
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Passed on."""
+        self.term.begin_epoch(epoch)
+
+    def forward(self, out: Embeddings, batch: Any) -> Tensor:
+        """The term on layer 0."""
+        user, item = out.layers[0].split([out.num_users, out.num_items])
+        loss: Tensor = self.term(Embeddings(user, item), batch)
+        return loss
 
 
 def _past(scene: Scene, teacher: Backbone, neighbours: Neighbours) -> list[Part]:

@@ -25,6 +25,7 @@ SWITCHES = [
     ({"generation.entities": "block"}, "1/generation"),
     ({"generation.start": "previous"}, "1/generation"),
     ({"generation.repeat": False}, "1/generation"),
+    ({"generation.into": "tables"}, "0/generation"),
     ({"generation.fit.min_steps": 100}, "0/generation"),
     ({"keep_stability": (0.5,)}, "1/generation"),
     ({"keep_plasticity": (0.5,)}, "1/generation"),

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 from small_ccd import CONFIG, State, differing, learn, stream, with_settings
+from torch import Tensor
 
 from ccdgraph.continual import CCD, stages
 from ccdgraph.continual.scene import Scene
@@ -13,7 +14,7 @@ from ccdgraph.data.interactions import Interactions
 from ccdgraph.nn import MF, BackboneConfig, Embeddings, LightGCN, MultVAE
 from ccdgraph.ranking import recommend_lists
 from ccdgraph.testing import check_strategy
-from ccdgraph.train import embed
+from ccdgraph.train import Term, embed
 
 STAGES = ["teacher 0", "teacher 1", "teacher 2", "generation"]
 ALL = [*(f"0/{s}" for s in STAGES), *(f"{b}/{s}" for b in (1, 2) for s in ["student", *STAGES])]
@@ -34,6 +35,20 @@ def default() -> tuple[CCD, dict[str, State]]:
 @cache
 def elaborate() -> tuple[CCD, dict[str, State]]:
     return learn(with_settings(EVERYTHING))
+
+
+def test_lists_imposed_on_the_tables_are_a_term_on_layer_zero():
+    model = LightGCN(5, 4, 3, generator=torch.Generator().manual_seed(0))
+    pairs = Interactions(torch.arange(5), torch.arange(5) % 4)
+    out = model(BipartiteGraph.from_interactions(pairs, 5, 4))
+
+    class Product(Term):
+        def forward(self, out: Embeddings, batch: object) -> Tensor:
+            return (out.user[0] * out.item[1]).sum()
+
+    loss = stages.OnTables(Product())(out, None)
+    assert loss.detach() == (model.user[0] * model.item[1]).sum()
+    assert loss != Product()(out, None)
 
 
 def test_every_stage_of_every_block_runs_once_and_in_order():
