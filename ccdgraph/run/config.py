@@ -9,15 +9,18 @@ from typing import Any, Literal
 
 from ccdgraph.config import to_dict
 from ccdgraph.continual import CCD, CCDConfig
+from ccdgraph.data import DATASETS, DatasetName
 from ccdgraph.data.filters import Duplicates
 from ccdgraph.evaluate import KS, Mask
 from ccdgraph.run.learner import read_settings, strategy_class
 
-Source = Literal["synthetic", "presplit", "events", "stream"]
+Source = Literal["synthetic", "presplit", "events", "stream", DatasetName]
 CCD_SCORERS = ("student", "teacher", "generated", "stability", "plasticity")
 
 _SPLIT = {"base", "num_blocks", "by", "protocol", "ratios", "seed"}
-_READ_BY = {
+_PUBLISHED = {"path", "events", "duplicates", "min_rating", "k_core", *_SPLIT}
+_READ_BY: dict[str, set[str]] = {
+    **{name: _PUBLISHED for name in DATASETS},
     "synthetic": {"base", "num_blocks", "protocol", "seed", "synthetic"},
     "presplit": {"path"},
     "stream": {"path"},
@@ -46,7 +49,8 @@ class DataConfig:
 
     Args:
         source: ``"synthetic"`` makes it, ``"presplit"`` and ``"stream"`` read a folder of blocks
-            (``read_presplit``, ``read_stream``), ``"events"`` reads interactions and splits them.
+            (``read_presplit``, ``read_stream``), ``"events"`` reads interactions and splits them;
+            the name of a published data set does so in its format (``read_dataset``).
         path: file or folder, from the current one.
         max_blocks: keep the first blocks only; 0 keeps all.
         user: columns and filters as in ``read_interactions``.
@@ -55,6 +59,7 @@ class DataConfig:
         rating: see ``user``.
         time_unit: see ``user``.
         header: see ``user``.
+        events: kinds of events that are kept, as in ``read_dataset``.
         duplicates: see ``user``.
         min_rating: see ``user``.
         k_core: see ``user``.
@@ -79,6 +84,7 @@ class DataConfig:
     rating: str | None = None
     time_unit: str | None = None
     header: tuple[str, ...] | None = None
+    events: tuple[str, ...] | None = None
     duplicates: Duplicates = "keep"
     min_rating: float | None = None
     k_core: int = 0

@@ -6,8 +6,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ccdgraph.data import (
+    DATASETS,
+    Events,
     Stream,
     Vocabulary,
+    read_dataset,
     read_interactions,
     read_presplit,
     read_stream,
@@ -96,8 +99,29 @@ def _read(config: DataConfig) -> Stream:
         return read_presplit(config.path)
     if config.source == "stream":
         return read_stream(config.path)
-    events = read_interactions(
-        config.path,
+    return split_stream(
+        _events(config, config.path),
+        base=config.base,
+        num_blocks=config.num_blocks,
+        by=config.by,
+        protocol=config.protocol,
+        ratios=config.ratios,
+        seed=config.seed,
+    )
+
+
+def _events(config: DataConfig, path: str) -> Events:
+    if config.source in DATASETS:
+        return read_dataset(
+            config.source,
+            path,
+            events=config.events,
+            duplicates=config.duplicates,
+            min_rating=config.min_rating,
+            k_core=config.k_core,
+        )
+    return read_interactions(
+        path,
         user=config.user,
         item=config.item,
         time=config.time,
@@ -107,15 +131,6 @@ def _read(config: DataConfig) -> Stream:
         duplicates=config.duplicates,
         min_rating=config.min_rating,
         k_core=config.k_core,
-    )
-    return split_stream(
-        events,
-        base=config.base,
-        num_blocks=config.num_blocks,
-        by=config.by,
-        protocol=config.protocol,
-        ratios=config.ratios,
-        seed=config.seed,
     )
 
 
