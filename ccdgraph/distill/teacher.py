@@ -67,10 +67,14 @@ def rank_weights(scores: Tensor) -> Tensor:
     weight = position.pow(_POWER)
     out = torch.empty(scores.shape, device=scores.device)
     out.scatter_(1, order, weight.expand(scores.shape))
-    tied = (ordered[:, 1:] == ordered[:, :-1]).any(1).nonzero().squeeze(1)
+    equal = ordered[:, 1:] == ordered[:, :-1]
+    tied = equal.any(1).nonzero().squeeze(1)
     if tied.numel():
-        rank = torch.searchsorted(ordered[tied], -scores[tied])
-        out[tied] = weight[rank]
+        # Within a run of equal scores the place of its first is the rank of all.
+        place = torch.arange(scores.size(1), device=scores.device).repeat(len(tied), 1)
+        place[:, 1:][equal[tied]] = 0
+        first = place.cummax(1).values
+        out[tied] = torch.empty_like(out[tied]).scatter_(1, order[tied], weight[first])
     return out
 
 
