@@ -28,7 +28,10 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Method files import no other method file, so that each reads from top to bottom on its own.
 SHARED = {
-    "distill": {"teacher", "labels", "hints", "consensus", "lists"},
+    "distill": {
+        *("teacher", "labels", "hints", "lists", "consensus"),
+        *("heads", "balance"),  # what ConCF is made of
+    },
     "continual": {
         *("config", "known", "scene", "strategy", "growth", "replay"),
         *("incremental", "reservoir", "kmeans"),  # what the baselines have in common

@@ -1,0 +1,53 @@
+"""The consensus of many rankings, from their top lists alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccdgraph.ranking import topk
+
+
+def consensus(lists: Tensor, weight: Tensor, k: int) -> Tensor:
+    r"""Items with the largest total weight over all lists, best first, ``[U, k]``.
+
+    .. math:: c_{ui} = \sum_{s} \sum_{r} 1[l_{sur} = i] \, w_{sur}
+
+    The entries of a user are sorted by id and summed in segments, so the cost is that of the lists
+    and no matrix of users by items exists. Ties go to the smaller id; ``-1`` pads.
+
+    Args:
+        lists: ids of ``S`` rankings ``[S, U, K]``; ``-1`` pads.
+        weight: what each entry adds ``[S, U, K]``.
+        k: length of the result.
+
+    >>> lists = torch.tensor([[[4, 2]], [[2, 7]]])
+    >>> consensus(lists, torch.tensor([[[1.0, 0.5]], [[0.9, 0.2]]]), 2)
+    tensor([[2, 4]])
+    """
+    entry, order = lists.transpose(0, 1).flatten(1).sort(1)
+    value = weight.transpose(0, 1).flatten(1).gather(1, order)
+    segment = (entry[:, 1:] != entry[:, :-1]).cumsum(1)
+    segment = torch.cat([segment.new_zeros(len(entry), 1), segment], dim=1)
+    total = torch.zeros_like(value).scatter_add_(1, segment, value)
+    item = torch.full_like(entry, -1).scatter_(1, segment, entry)
+    total = total.masked_fill(item < 0, float("-inf"))
+    best, place = topk(total, min(k, total.size(1)))
+    found = item.gather(1, place).masked_fill(best == float("-inf"), -1)
+    return torch.nn.functional.pad(found, (0, k - found.size(1)), value=-1)
+
+
+def ranks_in(lists: Tensor, item: Tensor) -> Tensor:
+    """Place of every item in the list of its row, or the list's length, ``[..., n]``.
+
+    Args:
+        lists: distinct ids ``[..., R]``; ``-1`` pads.
+        item: ids to look up ``[..., n]``; ``-1`` is in no list.
+
+    >>> ranks_in(torch.tensor([[5, 2, 9]]), torch.tensor([[9, 4, -1]])).tolist()
+    [[2, 3, 3]]
+    """
+    ordered, place = lists.sort(-1)
+    near = torch.searchsorted(ordered, item).clamp_(max=lists.size(-1) - 1)
+    found = (ordered.gather(-1, near) == item) & (item >= 0)
+    return torch.where(found, place.gather(-1, near), lists.size(-1))
