@@ -6,6 +6,7 @@ from ccdgraph.continual.config import CCDConfig
 from ccdgraph.continual.contrastive import Contrastive, ContrastiveConfig
 from ccdgraph.continual.experience import ExperienceReplay, ExperienceReplayConfig
 from ccdgraph.continual.finetune import FineTune, FineTuneConfig
+from ccdgraph.continual.fire import FIRE, FIREConfig
 from ccdgraph.continual.fullbatch import FullBatch, FullBatchConfig
 from ccdgraph.continual.graphsail import GraphSAIL, GraphSAILConfig
 from ccdgraph.continual.growth import grow
@@ -15,6 +16,7 @@ from ccdgraph.continual.strategy import Strategy
 __all__ = [
     "ADER",
     "CCD",
+    "FIRE",
     "SPMF",
     "ADERConfig",
     "CCDConfig",
@@ -22,6 +24,7 @@ __all__ = [
     "ContrastiveConfig",
     "ExperienceReplay",
     "ExperienceReplayConfig",
+    "FIREConfig",
     "FineTune",
     "FineTuneConfig",
     "FullBatch",
