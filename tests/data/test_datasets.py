@@ -1,5 +1,6 @@
 import gzip
 import io
+import random
 import tarfile
 import typing
 import zipfile
@@ -8,7 +9,14 @@ from pathlib import Path
 import pytest
 from published import CASES, GOWALLA, RATINGS_CSV, Row
 
-from ccdgraph.data import DATASETS, DatasetName, Events, read_dataset, split_stream
+from ccdgraph.data import (
+    DATASETS,
+    DatasetName,
+    Events,
+    read_dataset,
+    read_interactions,
+    split_stream,
+)
 from ccdgraph.data.datasets import batches
 from ccdgraph.data.events import iso
 
@@ -123,6 +131,21 @@ def test_times_within_a_second_order_the_rows(tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text(case[2])
     events = read_dataset("retailrocket", tmp_path)
     assert events.users.tolist() == [57, 257597] and events.time_unit == "ms"
+
+
+def test_a_random_table_equals_what_read_interactions_gives(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    text = "userId,movieId,rating,timestamp\n" + "".join(
+        f"{draw.randrange(90)},{draw.randrange(70)},{draw.randrange(1, 11) / 2},"
+        f"{946684800 + draw.randrange(60)}\n"
+        for _ in range(500)
+    )
+    (tmp_path / "ratings.csv").write_text(text)
+    found = read_dataset("movielens-25m", tmp_path, duplicates="last", min_rating=2, k_core=3)
+    same = read_interactions(
+        tmp_path / "ratings.csv", duplicates="last", min_rating=2, k_core=3, time_unit="s"
+    )
+    assert rows(found) == rows(same) and (found.users, found.items) == (same.users, same.items)
 
 
 def test_a_data_set_splits_into_a_stream(tmp_path: Path) -> None:
