@@ -10,6 +10,8 @@ from ccdgraph.continual.fire import FIRE, FIREConfig
 from ccdgraph.continual.fullbatch import FullBatch, FullBatchConfig
 from ccdgraph.continual.graphsail import GraphSAIL, GraphSAILConfig
 from ccdgraph.continual.growth import grow
+from ccdgraph.continual.pisa import PISA, PISAConfig
+from ccdgraph.continual.reloop2 import ReLoop2, ReLoop2Config
 from ccdgraph.continual.spmf import SPMF, SPMFConfig
 from ccdgraph.continual.strategy import Strategy
 
@@ -17,6 +19,7 @@ __all__ = [
     "ADER",
     "CCD",
     "FIRE",
+    "PISA",
     "SPMF",
     "ADERConfig",
     "CCDConfig",
@@ -31,6 +34,9 @@ __all__ = [
     "FullBatchConfig",
     "GraphSAIL",
     "GraphSAILConfig",
+    "PISAConfig",
+    "ReLoop2",
+    "ReLoop2Config",
     "SPMFConfig",
     "Strategy",
     "grow",
