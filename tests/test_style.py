@@ -30,7 +30,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 SHARED = {
     "distill": {
         *("teacher", "labels", "hints", "lists", "consensus"),
-        *("heads", "balance"),  # what ConCF is made of
+        *("heads", "balance", "trajectory"),  # what ConCF and HetComp are made of
     },
     "continual": {
         *("config", "known", "scene", "strategy", "growth", "replay"),
