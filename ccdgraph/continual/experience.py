@@ -47,8 +47,8 @@ class ExperienceReplay(Incremental[ExperienceReplayConfig]):
     A sum over the batch; the pairs of :math:`S_t` come from a uniform reservoir of fixed size
     (:func:`ccdgraph.continual.reservoir.fill`), so neither memory nor the time of a step grows with
     the blocks. Ahrabian et al., *Structure Aware Experience Replay for Incremental Learning in
-    Graph-based Recommender Systems*, CIKM 2021, https://doi.org/10.1145/3459637.3482193. Differs
-    from the released code: it draws from all past edges, here from the reservoir.
+    Graph-based Recommender Systems*, CIKM 2021. Differs from the released code: it draws from all
+    past edges, here from the reservoir.
     """
 
     def __init__(

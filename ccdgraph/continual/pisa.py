@@ -54,9 +54,11 @@ class PISA(Incremental[PISAConfig]):
     .. math:: L = L_{BPR}(D_t) + a \big[ I(h_u^f, h_u \mid w) + I(\bar h_{N_u^t}^f, h_u \mid w) +
         I(h_u^{old}, h_u \mid 1 - w) + I(\bar h_{N_u^{t-1}}^{old}, h_u \mid 1 - w) \big]
 
-    Yoo et al., *PISA*, SIGIR 2025. It costs two fine-tunings. Differs from the released code:
-    negatives avoid what a user has had so far and not what comes later; of neighbours the mean is
-    aligned; a user without neighbours on a side has no alignment with them.
+    Yoo et al., *Embracing Plasticity: Balancing Stability and Plasticity in Continual Recommender
+    Systems*, SIGIR 2025, https://openreview.net/forum?id=VAQ61u5I9q. It costs two fine-tunings.
+    Differs from the released code: negatives avoid what a user has had so far and not what comes
+    later; of neighbours the mean is aligned; a user without neighbours on a side has no alignment
+    with them.
     """
 
     def __init__(self, config: PISAConfig = PISAConfig(), *, seed: int = 0) -> None:

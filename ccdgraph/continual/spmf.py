@@ -47,9 +47,8 @@ class SPMF(Incremental[SPMFConfig]):
     replacement at the start of every epoch; a sum over the batch. The time of an epoch depends on
     the block and the reservoir alone.
 
-    Wang et al., *Streaming Ranking Based Recommender Systems*, SIGIR 2018,
-    https://doi.org/10.1145/3209978.3210016. Differs from the paper: the window is the block, and
-    any ranking backbone stands for the matrix factorisation.
+    Wang et al., *Streaming Ranking Based Recommender Systems*, SIGIR 2018. Differs from the paper:
+    the window is the block, and any ranking backbone stands for the matrix factorisation.
     """
 
     def __init__(self, config: SPMFConfig = SPMFConfig(), *, seed: int = 0) -> None:
