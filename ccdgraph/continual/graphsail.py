@@ -118,11 +118,12 @@ class SelfInformation(Term):
 
     def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
         """Sum over the users and positives of the batch that the old model knows."""
-        user, item = _known(batch, self.old)
+        user, old_user = _known(batch.user, self.old.num_users)
+        item, old_item = _known(batch.positive, self.old.num_items)
         by_user = (rows(out.user, user) - self.old.user[user]).square().sum(1)
         by_item = (rows(out.item, item) - self.old.item[item]).square().sum(1)
-        by_user = _weighted(by_user, self.weight, out, user)
-        return (self.eta_user[user] * by_user).sum() + (self.eta_item[item] * by_item).sum()
+        by_user = self.eta_user[user] * by_user * _personal(self.weight, out, user, old_user)
+        return by_user.sum() + (self.eta_item[item] * by_item * old_item).sum()
 
 
 class LocalStructure(Term):
@@ -149,12 +150,14 @@ class LocalStructure(Term):
 
     def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
         """Mean over the users and mean over the positives that the old model knows."""
-        user, item = _known(batch, self.old)
+        user, old_user = _known(batch.user, self.old.num_users)
+        item, old_item = _known(batch.positive, self.old.num_items)
         near_user = rows(self.of_user(out.item[: self.old.num_items]), user)
         near_item = rows(self.of_item(out.user[: self.old.num_users]), item)
         by_user = (rows(out.user, user) * near_user).sum(1) - self.fit_user[user]
         by_item = (rows(out.item, item) * near_item).sum(1) - self.fit_item[item]
-        return _mean(_weighted(by_user.square(), self.weight, out, user)) + _mean(by_item.square())
+        by_user = by_user.square() * _personal(self.weight, out, user, old_user)
+        return _mean(by_user, old_user) + _mean(by_item.square() * old_item, old_item)
 
 
 class GlobalStructure(Term):
@@ -194,11 +197,13 @@ class GlobalStructure(Term):
 
     def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
         """Mean over the users and mean over the positives that the old model knows."""
-        user, item = _known(batch, self.old)
+        user, old_user = _known(batch.user, self.old.num_users)
+        item, old_item = _known(batch.positive, self.old.num_items)
         anchors = self._anchors(out)
         by_user = self._divergence(rows(out.user, user), self.old.user[user], anchors)
         by_item = self._divergence(rows(out.item, item), self.old.item[item], anchors)
-        return _mean(_weighted(by_user, self.weight, out, user)) + _mean(by_item)
+        by_user = by_user * _personal(self.weight, out, user, old_user)
+        return _mean(by_user, old_user) + _mean(by_item * old_item, old_item)
 
     def _anchors(self, out: Embeddings) -> Embeddings:
         user, item = out.user[: self.old.num_users], out.item[: self.old.num_items]
@@ -217,26 +222,24 @@ def _imitation(before: Tensor, now: Tensor) -> Tensor:
     """How much each old entity is to be kept, ``[n]``; the squares sum to 1."""
     now = now[: len(before)]
     ratio = torch.where(now > 0, before / now.clamp(min=1), 0.0)
-    # Where no old entity is in the block all are 0, whatever they are divided by.
-    share: Tensor = ratio / ratio.norm().clamp(min=torch.finfo(ratio.dtype).tiny)
+    share: Tensor = ratio / ratio.norm().clamp(min=1e-30)  # all 0 where the block has no old one
     return share
 
 
-def _known(batch: Triplets, old: Embeddings) -> tuple[Tensor, Tensor]:
-    """Users and positives of the batch that the old model knows."""
-    user = batch.user[batch.user < old.num_users]
-    return user, batch.positive[batch.positive < old.num_items]
+def _known(index: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """Ids that the old model can be asked for, and which of them it knows, ``[B]`` each."""
+    return index.clamp(max=num - 1), index < num
 
 
-def _weighted(loss: Tensor, weight: PIW | None, out: Embeddings, user: Tensor) -> Tensor:
-    if weight is None or len(user) == 0:
-        return loss
-    personal: Tensor = weight(out, user)
-    return loss * personal
+def _personal(weight: PIW | None, out: Embeddings, user: Tensor, known: Tensor) -> Tensor:
+    """Weight of every user's loss ``[B]``: 0 for a new one."""
+    if weight is None:
+        return known
+    return torch.mul(known, weight(out, user, known))
 
 
-def _mean(loss: Tensor) -> Tensor:
-    return loss.sum() / max(len(loss), 1)
+def _mean(loss: Tensor, known: Tensor) -> Tensor:
+    return loss.sum() / known.sum().clamp(min=1)
 
 
 def _members(cluster: Tensor) -> RowMean:

@@ -145,12 +145,13 @@ class Alignment(Term):
 
     def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
         """Sum of the four alignments, on the scale of a sum over the batch."""
-        user = torch.unique(batch.user)
-        old = user[user < self.old.num_users]
-        current = rows(out.user, user)
-        weight = self.weights(out, user)
-        moved = largest(weight, self.share)
-        stayed = largest(1 - weight, self.share)[: len(old)]
+        user = batch.user.sort().values
+        counts = torch.ones_like(user, dtype=torch.bool)
+        counts[1:] = user[1:] != user[:-1]
+        current, weight = rows(out.user, user), self.weights(out, user, counts)
+        moved = largest(weight, self.share, counts)
+        stayed = largest(1 - weight, self.share, counts) * (user < self.old.num_users)
+        old = user.clamp(max=self.old.num_users - 1)
         sides = (
             (self.plastic_user[user], moved),
             (self.plastic_near[user], moved * self.has_now[user]),
@@ -159,47 +160,54 @@ class Alignment(Term):
         )
         total = out.user.new_zeros(())
         for anchor, share in sides:
-            total = total + alignment(anchor, current, share, temperature=self.temperature)
-        return total * len(batch.user) / max(len(user), 1)
+            total = total + alignment(anchor, current, share, counts, temperature=self.temperature)
+        return total * len(user) / counts.sum()
 
     @torch.no_grad()
-    def weights(self, out: Embeddings, user: Tensor) -> Tensor:
+    def weights(self, out: Embeddings, user: Tensor, counts: Tensor) -> Tensor:
         """How far each user has moved against the others, in (0, 1), ``[B] -> [B]``.
 
         Args:
             out: current embeddings.
-            user: user ids, ascending, so that those whom the old model knows come first ``[B]``.
+            user: user ids ``[B]``.
+            counts: which of them the mean is over; it leaves out new users as well ``[B]``.
         """
         if self.centre is None:
             self.centre = kmeans(out.item, self.num_clusters, generator=self.generator)[0]
-        old = user[user < self.old.num_users]
+        known, old = user < self.old.num_users, user.clamp(max=self.old.num_users - 1)
         shift = divergence(
             (self.old.user[old] @ self.centre.T).log_softmax(1),
-            (out.user[old] @ self.centre.T).log_softmax(1),
+            (out.user[user] @ self.centre.T).log_softmax(1),
         )
-        weight = shift.new_full((len(user),), 0.5)
-        weight[: len(old)] = (shift - shift.sum() / max(len(old), 1)).sigmoid()
-        return weight
+        mean = (shift * (known & counts)).sum() / (known & counts).sum().clamp(min=1)
+        return torch.where(known, (shift - mean).sigmoid(), 0.5)
 
 
 def alignment(
-    anchor: Tensor, current: Tensor, weight: Tensor, *, temperature: float = 0.5
+    anchor: Tensor,
+    current: Tensor,
+    weight: Tensor,
+    counts: Tensor,
+    *,
+    temperature: float = 0.5,
 ) -> Tensor:
     """Weighted sum of the contrastive losses of :class:`Alignment`, without its factor.
 
     Args:
-        anchor: frozen embeddings of the first ``n`` users ``[n, D]``.
-        current: current embeddings of all users of the batch ``[B, D]``.
-        weight: weight of each anchor ``[n]``.
+        anchor: frozen embeddings of the users of the batch ``[B, D]``.
+        current: their current embeddings ``[B, D]``.
+        weight: weight of each user ``[B]``.
+        counts: users that others are told from: each one once ``[B]``.
         temperature: temperature of the cosines.
 
-    >>> one = torch.eye(2)
-    >>> float(alignment(one, one, torch.tensor([1.0, 0.0]), temperature=1.0))  # log(1 + 1/e)
+    >>> one, both = torch.eye(2), torch.tensor([True, True])
+    >>> float(alignment(one, one, torch.tensor([1.0, 0.0]), both, temperature=1.0))  # log(1 + 1/e)
     0.3132...
     """
     unit = functional.normalize(anchor)
     cosine = unit @ functional.normalize(current).T / temperature
-    return -(weight * cosine.log_softmax(1).diagonal()).sum()
+    partition = cosine.masked_fill(~counts, float("-inf")).logsumexp(1)
+    return (weight * (partition - cosine.diagonal())).sum()
 
 
 def divergence(first: Tensor, second: Tensor) -> Tensor:
@@ -210,12 +218,17 @@ def divergence(first: Tensor, second: Tensor) -> Tensor:
     return total
 
 
-def largest(weight: Tensor, share: float) -> Tensor:
+def largest(weight: Tensor, share: float, counts: Tensor) -> Tensor:
     """``weight`` with all but its largest ``share`` set to 0; the earlier of a tie stays.
 
-    >>> largest(torch.tensor([0.1, 0.4, 0.3]), 0.5).tolist()
+    Args:
+        weight: ``[B]``.
+        share: of those that count, rounded up.
+        counts: which entries count ``[B]``; the others are set to 0.
+
+    >>> largest(torch.tensor([0.1, 0.4, 0.3]), 0.5, torch.tensor([True] * 3)).tolist()
     [0.0, 0.4..., 0.3...]
     """
-    num = math.ceil(share * len(weight))
-    kept = weight.argsort(descending=True, stable=True)[:num]
-    return torch.zeros_like(weight).index_copy_(0, kept, weight[kept])
+    order = weight.masked_fill(~counts, float("-inf")).argsort(descending=True, stable=True)
+    rank = order.argsort()
+    return weight * (counts & (rank < (share * counts.sum().double()).ceil()))
