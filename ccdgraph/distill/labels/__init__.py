@@ -1,0 +1,22 @@
+"""Teacher labels, written once and read by many students."""
+
+from ccdgraph.distill.labels.soft import SoftLabels, StoredLabels
+from ccdgraph.distill.labels.store import (
+    LabelManifest,
+    LabelPart,
+    identity,
+    read_labels,
+    read_manifest,
+)
+from ccdgraph.distill.labels.writer import LabelWriter
+
+__all__ = [
+    "LabelManifest",
+    "LabelPart",
+    "LabelWriter",
+    "SoftLabels",
+    "StoredLabels",
+    "identity",
+    "read_labels",
+    "read_manifest",
+]
