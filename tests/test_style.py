@@ -22,6 +22,7 @@ LAYERS = [
     {"continual"},
     {"testing"},
     {"run"},
+    {"bench"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -1,4 +1,4 @@
-"""The command line: ``ccdgraph demo``, ``run``, ``data``, ``recommend`` and ``doctor``.
+"""The command line: ``ccdgraph demo``, ``run``, ``bench``, ``data``, ``recommend``, ``doctor``.
 
 What needs torch is imported inside the commands, so that ``--help`` answers at once.
 """
@@ -97,6 +97,24 @@ def run(
 
     folder = Path("runs") / config.stem if to is None else to
     learn(load(RunConfig, config, overrides or []), folder, resume=resume)
+
+
+@app.command()
+@in_one_sentence
+def bench(
+    suite: Annotated[Path, typer.Argument(metavar="SUITE.toml", help="What to compare.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Its folder.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Cells at a time, each in a process of its own.")
+    ] = None,
+) -> None:
+    """Run a suite of strategies; the files go to runs/SUITE unless --to names a folder.
+
+    A suite that was stopped goes on when the same command is given again.
+    """
+    from ccdgraph.cli.bench import bench
+
+    bench(suite, Path("runs") / suite.stem if to is None else to, jobs)
 
 
 @app.command()

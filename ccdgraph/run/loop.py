@@ -162,7 +162,7 @@ class _Run:
         )
         self.signatures = [s for s in self.signatures if s.block < learnt] + found
         for signature in found:
-            logger.warning("after block %d: %s", learnt, signature.message)
+            logger.warning("%s, after block %d: %s", self.folder, learnt, signature.message)
 
     def _after_stage(self) -> None:
         if isinstance(self.strategy, CCD):

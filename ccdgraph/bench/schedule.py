@@ -1,0 +1,139 @@
+"""Working through the tasks of a suite, one after another or in parallel processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from ccdgraph.bench.cell import Task, fail, perform, read_error
+
+# (label, whether it succeeded, seconds)
+OnTask = Callable[[str, bool, float], None]
+
+
+def work(tasks: Sequence[Task], jobs: int | None = None, on_task: OnTask | None = None) -> None:
+    """Performs what is not done yet; a task that fails is written down and the others go on.
+
+    Args:
+        tasks: the work; teachers come before the cells that take them over.
+        jobs: processes at a time, each with its share of the cores and, where there are several,
+            a GPU by turns; every task has a process to itself, so its peak memory is its own.
+            ``None`` works in this process.
+        on_task: is told when a task has ended.
+
+    Raises:
+        ValueError: ``jobs`` is below 1.
+    """
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"'jobs' is {jobs}; it must be at least 1")
+    left = [task for task in tasks if not task.done]
+    needed = {task.teachers.folder for task in left if task.teachers is not None}
+    left = [task for task in left if not task.only_teachers or task.folder in needed]
+    tell = on_task or (lambda label, succeeded, seconds: None)
+    if jobs is None:
+        _one_by_one(left, tell)
+    else:
+        _in_processes(left, jobs, tell)
+
+
+def _one_by_one(tasks: Sequence[Task], tell: OnTask) -> None:
+    for task in tasks:
+        started = time.perf_counter()
+        tell(task.label, _has_teachers(task) and perform(task), time.perf_counter() - started)
+
+
+def _has_teachers(task: Task) -> bool:
+    """Whether the shared teachers are there; their failure is that of the task."""
+    if task.teachers is None or task.teachers.done:
+        return True
+    fail(task, f"its shared teachers failed: {read_error(task.teachers.error)}")
+    return False
+
+
+def _in_processes(tasks: Sequence[Task], jobs: int, tell: OnTask) -> None:
+    waiting, running = list(tasks), dict[int, tuple[BaseProcess, Task, float]]()
+    with _ended(running):
+        while waiting or running:
+            for slot in set(range(jobs)) - set(running):
+                training = {task.folder for _, task, _ in running.values()}
+                training |= {task.folder for task in waiting if task.only_teachers}
+                ready = (t for t in waiting if not t.teachers or t.teachers.folder not in training)
+                task = next(ready, None)
+                if task is None:
+                    break
+                waiting.remove(task)
+                if _has_teachers(task):
+                    running[slot] = (_start(task, slot, jobs), task, time.perf_counter())
+                else:
+                    tell(task.label, False, 0.0)
+            wait([process.sentinel for process, _, _ in running.values()])
+            for slot in [s for s, (process, _, _) in running.items() if not process.is_alive()]:
+                process, task, started = running.pop(slot)
+                process.join()
+                if process.exitcode not in (0, 1):  # killed from outside, as for its memory
+                    fail(task, f"its process ended with exit code {process.exitcode}")
+                tell(task.label, process.exitcode == 0, time.perf_counter() - started)
+
+
+@contextmanager
+def _ended(running: dict[int, tuple[BaseProcess, Task, float]]) -> Iterator[None]:
+    """Ends what is still running on the way out; it goes on from its last stage another time."""
+    try:
+        yield
+    finally:
+        for process, _, _ in running.values():
+            process.terminate()
+        for process, _, _ in running.values():
+            process.join()
+
+
+def _start(task: Task, slot: int, jobs: int) -> BaseProcess:
+    # A fork would inherit the threads and the CUDA context of this process in an unusable state.
+    process = multiprocessing.get_context("spawn").Process(
+        target=_child, args=(task, slot, max(1, _cores() // jobs)), daemon=True
+    )
+    process.start()
+    return process
+
+
+def _child(task: Task, slot: int, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children itself
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
+    if torch.cuda.device_count() > 1:
+        torch.cuda.set_device(slot % torch.cuda.device_count())
+    raise SystemExit(0 if perform(task) else 1)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # absent on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a second process out of a suite's folder; ends with the process, however it ends.
+
+    Raises:
+        ValueError: another process is at work there.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another process runs a suite in '{folder}'; wait for it or name another folder"
+            ) from error
+        yield
