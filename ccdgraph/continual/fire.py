@@ -17,7 +17,7 @@ from ccdgraph.continual.lwckd import similar
 from ccdgraph.continual.strategy import Strategy
 from ccdgraph.data.graph import BipartiteGraph, RowMean
 from ccdgraph.data.stream import Block
-from ccdgraph.ranking import Scorer
+from ccdgraph.ranking import Scorer, user_chunks
 
 _OVERSAMPLING, _ROUNDS = 16, 20  # of the subspace iteration
 
@@ -147,7 +147,11 @@ class Filter:
 
     @torch.no_grad()
     def scores(self, user: Tensor) -> Tensor:
-        """Scores of every item, ``[B] -> [B, I]``."""
+        """Scores of every item, ``[B] -> [B, I]``; few users at once where there are many nodes."""
+        chunks = user_chunks(user, self.graph.num_nodes, copies=6)
+        return torch.cat([self._scores(chunk) for chunk in chunks])
+
+    def _scores(self, user: Tensor) -> Tensor:
         config, place = self.config, torch.arange(len(user), device=user.device)
         chosen = torch.zeros(self.num_users, len(user), device=user.device)
         chosen[user, place] = 1.0

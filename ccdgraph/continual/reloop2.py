@@ -16,6 +16,7 @@ from ccdgraph.ranking import Scorer
 from ccdgraph.sampling import draw_negatives
 from ccdgraph.train import embed
 
+_CHUNK = 4096  # items whose kernel is there at once
 _LOWEST = 0.05  # products of two kernels stay above the smallest float32 down to here
 
 
@@ -114,8 +115,7 @@ class Corrected:
     ) -> None:
         self.out, self.error, self.share, self.temperature = out, error, share, temperature
         self.unit = Embeddings(functional.normalize(out.user), functional.normalize(out.item))
-        self.user_key = self.unit.user[user]
-        self.item_kernel = self._kernel(self.unit.item, self.unit.item[item])
+        self.user_key, self.item_key = self.unit.user[user], self.unit.item[item]
 
     @property
     def num_users(self) -> int:
@@ -131,9 +131,11 @@ class Corrected:
     def scores(self, user: Tensor) -> Tensor:
         """Corrected probabilities of every item, ``[B] -> [B, I]``."""
         by_user = self._kernel(self.unit.user[user], self.user_key)
-        total = by_user @ self.item_kernel.T
-        expected = (by_user * self.error) @ self.item_kernel.T / total
-        return self.out.scores(user).sigmoid() + self.share * expected
+        expected = []
+        for unit in self.unit.item.split(_CHUNK):
+            by_item = self._kernel(unit, self.item_key).T
+            expected.append((by_user * self.error) @ by_item / (by_user @ by_item))
+        return self.out.scores(user).sigmoid() + self.share * torch.cat(expected, dim=1)
 
     def _kernel(self, unit: Tensor, key: Tensor) -> Tensor:
         """At most 1, at equal directions: ``[n, D], [M, D] -> [n, M]``."""

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from ccdgraph.continual.fire import Filter, singular_vectors
 from ccdgraph.continual.lwckd import similar
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
+from ccdgraph.ranking import user_chunks
 from ccdgraph.testing import check_strategy
 
 
@@ -90,6 +92,24 @@ def test_singular_vectors_are_those_of_a_full_decomposition():
     torch.testing.assert_close(v @ v.T, expected @ expected.T, rtol=0, atol=1e-3)
     torch.testing.assert_close(v.T @ v, torch.eye(5), rtol=0, atol=1e-5)
     assert singular_vectors(graph, 500, rng("vectors")).shape == (40, 40)
+
+
+def test_no_block_of_scores_exceeds_the_budget(monkeypatch):
+    """Users are taken few at a time, and in chunks they have the scores that they have alone."""
+    learner, sizes = learn(FIRE(FIREConfig(rank=4)), small()), []
+    user, whole = torch.arange(30), learner.served.scores(torch.arange(30))
+    inner = Filter._scores
+
+    def counted(self, user):
+        sizes.append(len(user))
+        return inner(self, user)
+
+    budget = 6 * 4 * learner.graph.num_nodes * 7
+    monkeypatch.setattr(Filter, "_scores", counted)
+    monkeypatch.setattr("ccdgraph.continual.fire.user_chunks", partial(user_chunks, budget=budget))
+    torch.testing.assert_close(learner.served.scores(user), whole)
+    assert sizes == [7, 7, 7, 7, 2]
+    assert learner.served.scores(user[:0]).shape == (0, learner.graph.num_items)
 
 
 def test_an_edge_ages_with_every_block():

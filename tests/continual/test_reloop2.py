@@ -116,3 +116,11 @@ def test_the_memory_follows_a_drift_that_the_model_does_not():
         for share in (1.0, 0.0, -1.0)
     )
     assert right > none + 0.3 and right > wrong + 0.3
+
+
+def test_chunks_of_items_change_nothing(monkeypatch):
+    learner = learn(ReLoop2(ReLoop2Config(**SMALL)), small())
+    user = torch.arange(small()[2].num_users)
+    whole = learner.served.scores(user)
+    monkeypatch.setattr("ccdgraph.continual.reloop2._CHUNK", 7)
+    torch.testing.assert_close(learner.served.scores(user), whole)
