@@ -1,5 +1,6 @@
 """Teacher labels, written once and read by many students."""
 
+from ccdgraph.distill.labels.score import label_block
 from ccdgraph.distill.labels.soft import SoftLabels, StoredLabels
 from ccdgraph.distill.labels.store import (
     LabelManifest,
@@ -17,6 +18,7 @@ __all__ = [
     "SoftLabels",
     "StoredLabels",
     "identity",
+    "label_block",
     "read_labels",
     "read_manifest",
 ]
