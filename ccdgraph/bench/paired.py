@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccdgraph.bench.cell import Outcome, cell_folder
-from ccdgraph.bench.results import Comparison, Place, labels
+from ccdgraph.bench.results import Comparison, Place, places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,15 +57,10 @@ def compare(
         folder: of the suite.
         reference: name of the strategy; by default the first.
     """
-    groups: dict[Place, dict[str, list[Outcome]]] = {}
-    for outcome in outcomes:
-        if outcome.status == "finished":
-            label = labels(outcome)
-            place = (label["data"], label["protocol"], label["mask"], label["backbone"])
-            groups.setdefault(place, {}).setdefault(outcome.cell.strategy, []).append(outcome)
     name = reference or outcomes[0].cell.strategy
     found = []
-    for place, strategies in groups.items():
+    finished = [outcome for outcome in outcomes if outcome.status == "finished"]
+    for place, strategies in places(finished).items():
         if name in strategies:
             found += _compare(place, name, strategies, folder)
     return found

@@ -56,6 +56,32 @@ def labels(outcome: Outcome) -> dict[str, Any]:
     return dict(zip(LABELS, values, strict=True))
 
 
+def places(outcomes: Sequence[Outcome]) -> dict[Place, dict[str, list[Outcome]]]:
+    """The cells of every table by strategy, in the order given.
+
+    A strategy without a backbone to choose stands beside those of every backbone.
+    """
+    protocols = {o.cell.data: o.about["protocol"] for o in outcomes if o.status == "finished"}
+    groups: dict[Place, dict[str, list[Outcome]]] = {}
+    for outcome in outcomes:
+        cell = outcome.cell
+        # What data that bring their own protocol have is known once a cell of them is finished.
+        protocol = protocols.get(cell.data, "own") if cell.protocol == "own" else cell.protocol
+        place = (cell.data, protocol, cell.mask, cell.backbone)
+        groups.setdefault(place, {}).setdefault(cell.strategy, []).append(outcome)
+    for place in [place for place in groups if place[3] == "own"]:
+        others = [other for other in groups if other[:3] == place[:3] and other != place]
+        for other in others:
+            groups[other] |= groups[place]
+        if others:
+            del groups[place]
+    order = list(dict.fromkeys(outcome.cell.strategy for outcome in outcomes))
+    return {
+        place: {name: found[name] for name in order if name in found}
+        for place, found in groups.items()
+    }
+
+
 def rows(outcome: Outcome) -> list[Row]:
     """The means of a finished cell, then its costs.
 

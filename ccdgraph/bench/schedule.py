@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -107,10 +109,21 @@ def _start(task: Task, slot: int, jobs: int) -> BaseProcess:
 
 def _child(task: Task, slot: int, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children itself
+    # torch says so once, of the format that every graph is multiplied in
+    warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(min(threads, torch.get_num_threads()))
     if torch.cuda.device_count() > 1:
         torch.cuda.set_device(slot % torch.cuda.device_count())
     raise SystemExit(0 if perform(task) else 1)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is killed: the next one takes up the same folders."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "started by another process"
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 def _cores() -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ccdgraph.bench.cell import Outcome
-from ccdgraph.bench.results import Comparison, Place, labels
+from ccdgraph.bench.results import Comparison, Place, places
 from ccdgraph.run import RunResult
 
 COLUMNS = ("LA", "RA", "H", "LA without D0", "RA without D0", "H without D0", "new users")
@@ -49,17 +49,9 @@ def measures(result: RunResult, scorer: str, protocol: str) -> dict[str, float]:
 
 def lines(outcomes: Sequence[Outcome]) -> dict[Place, list[Line]]:
     """The lines of every table: what a strategy serves, and its teacher if it has one."""
-    tables: dict[Place, dict[str, list[Outcome]]] = {}
-    protocols = {o.cell.data: o.about["protocol"] for o in outcomes if o.status == "finished"}
-    for outcome in outcomes:
-        label, cell = labels(outcome), outcome.cell
-        if cell.protocol == "own":  # of a cell that failed, as of one that did not
-            label["protocol"] = protocols.get(cell.data, "own")
-        place = (label["data"], label["protocol"], label["mask"], label["backbone"])
-        tables.setdefault(place, {}).setdefault(outcome.cell.strategy, []).append(outcome)
     return {
         place: [line for name, found in strategies.items() for line in _lines(name, found)]
-        for place, strategies in tables.items()
+        for place, strategies in places(outcomes).items()
     }
 
 

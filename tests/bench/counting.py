@@ -55,3 +55,16 @@ class Twofold(Counting):
 
     def __init__(self, config: TwofoldConfig, *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
+
+
+@dataclass(frozen=True)
+class BareConfig:
+    sign: float = 1.0
+    fails: str = ""
+
+
+class Bare(Counting):
+    """The same without a backbone."""
+
+    def __init__(self, config: BareConfig, *, seed: int = 0) -> None:
+        super().__init__(CountingConfig(sign=config.sign), seed=seed)

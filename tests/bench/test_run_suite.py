@@ -270,6 +270,24 @@ def test_the_next_protocol_retains_nothing(tmp_path):
     assert {label.protocol for label in (outcome.cell for outcome in outcomes)} == {"next"}
 
 
+def test_a_strategy_without_a_backbone_stands_beside_all(tmp_path):
+    """Fails when it is compared with nothing."""
+    plain = copy.deepcopy(table()) | {"scorers": "none", "seeds": [0]}
+    plain["backbones"] = {"one": {"dim": 2}, "two": {"dim": 3}}
+    plain["strategies"] = {
+        "bare": {"strategy": "counting:Bare"},
+        "least": {"strategy": "counting:Counting", "settings": {"sign": -1.0}},
+    }
+    outcomes = run_suite(from_dict(SuiteConfig, plain), tmp_path / "suite")
+    assert counts(outcomes) == {"finished": 3}
+    shown = (tmp_path / "suite" / "results.md").read_text()
+    assert [line for line in shown.splitlines() if line.startswith("## ")] == [
+        f"## planted, protocol within, mask strict, backbone {name}" for name in ("one", "two")
+    ]
+    for line in ("| bare | counts |", "| least | counts |", "| least | H |"):
+        assert shown.count(line) == 2, line
+
+
 def test_done_tasks_need_no_teachers(copied, suite):
     shutil.rmtree(copied / "teachers")
     left = []
