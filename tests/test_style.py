@@ -23,6 +23,7 @@ LAYERS = [
     {"testing"},
     {"run"},
     {"bench"},
+    {"report"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -1,4 +1,4 @@
-"""The command line: ``ccdgraph demo``, ``run``, ``bench``, ``data``, ``recommend``, ``doctor``.
+"""The command line: ``ccdgraph run``, ``bench``, ``report`` and the other commands.
 
 What needs torch is imported inside the commands, so that ``--help`` answers at once.
 """
@@ -115,6 +115,18 @@ def bench(
     from ccdgraph.cli.bench import bench
 
     bench(suite, Path("runs") / suite.stem if to is None else to, jobs)
+
+
+@app.command()
+@in_one_sentence
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_OR_SUITE", help="Folder of either.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="FILE.html", help="The file.")] = None,
+) -> None:
+    """Show a run or a suite as one HTML file, report.html in its folder unless --to names one."""
+    from ccdgraph.report import write_report
+
+    typer.echo(f"wrote {write_report(folder, to)}")
 
 
 @app.command()

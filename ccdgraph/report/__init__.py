@@ -1,0 +1,6 @@
+"""A run or a suite as one HTML file that needs nothing else: figures, tables, settings."""
+
+from ccdgraph.report.content import Content, read_content
+from ccdgraph.report.page import write_report
+
+__all__ = ["Content", "read_content", "write_report"]

@@ -1,0 +1,209 @@
+"""The tables of what was measured, as text ready to be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ccdgraph.report.content import Group, Method
+from ccdgraph.report.series import (
+    EVALUATION,
+    Mean,
+    Series,
+    matrix,
+    mean,
+    newest,
+    parameters,
+    quantity,
+    stages,
+)
+
+NONE = "-"
+
+
+class Table(NamedTuple):
+    """A table: its caption, the heads of its columns, and rows that begin with their own heads.
+
+    ``texts`` counts the columns that hold words, from the left; the others hold numbers.
+    """
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    texts: int = 1
+
+
+def results(group: Group) -> Table:
+    """Every summary after the last block, with and without the base block."""
+    rows = [
+        [
+            method.name,
+            "all blocks" if base else "without D0",
+            str(len(method.members)),
+            *(shown(series[-1] if series else None) for series in found),
+        ]
+        for base in (True, False)
+        for method in group.methods
+        if any(map(any, found := [quantity(method, s, base=base) for s in group.summaries]))
+    ]
+    head = ["method", "mean over", "seeds", *group.summaries]
+    return Table(f"After the last block: {group.rule}.", head, rows, 2)
+
+
+def tests(group: Group) -> Table | None:
+    """The paired tests, where there are any."""
+    if not group.comparisons:
+        return None
+    head = ["baseline", "of each user", "difference", "users", "seeds", "p", "p (Holm)"]
+    rows = [
+        [
+            *(test["baseline"], test["quantity"], f"{test['difference']:+.4f}"),
+            *(str(test["users"]), str(test["seeds"])),
+            *(f"{test['p']:.2g}", f"{test['corrected']:.2g}"),
+        ]
+        for test in group.comparisons
+    ]
+    caption = (
+        f"Lead of {group.comparisons[0]['reference']}: Wilcoxon signed-rank test over users "
+        f"averaged over seeds, two-sided, Holm's correction over baselines; {group.conditions}."
+    )
+    return Table(caption, head, rows, 2)
+
+
+def by_block(group: Group) -> Table:
+    """LA, RA, H, forgetting and BWT after every block."""
+    found = {
+        (method.name, name): series
+        for method in group.methods
+        for name in group.summaries
+        if any(series := quantity(method, name))
+    }
+    return _blocks(f"After every block, D0 included: {group.rule}.", ["method", "summary"], found)
+
+
+def newcomers(group: Group) -> Table | None:
+    """Accuracy of new users and on new items on every block right after it was learnt."""
+    names = ("new_users", "old_users", "new_items", "old_items")
+    found = {
+        (method.name, name.replace("_", " ")): series
+        for method in group.methods
+        for name in names
+        if any(series := newest(method, name))
+    }
+    caption = f"On each block right after it was learnt: {group.rule}."
+    return _blocks(caption, ["method", "counted"], found) if found else None
+
+
+def accuracy(group: Group, method: Method) -> Table:
+    """The accuracy matrix of a method."""
+    rows = matrix(method)
+    head = ["after", *(f"D{j}" for j in range(len(rows)))]
+    body = [[f"D{k}", *map(shown, row)] for k, row in enumerate(rows)]
+    return Table(f"{method.name} on the block of the column: {group.rule}.", head, body)
+
+
+def costs(group: Group) -> Table:
+    """Parameters, state, memory and seconds."""
+    head = ["method", "parameters", "state", "peak memory", "learning, s", "evaluation, s"]
+    rows = []
+    for method in group.methods:
+        spent = stages(method.members)
+        seconds = [
+            sum(
+                e.value
+                for name, row in spent.items()
+                if (name == EVALUATION) == last
+                for e in row
+                if e
+            )
+            for last in (False, True)
+        ]
+        states = [max(m.about["state_bytes"].values(), default=0) for m in method.members]
+        peaks = [max(m.about["peak_memory"].values(), default=0) for m in method.members]
+        count = parameters(method)
+        numbers = [NONE if count is None else f"{count:,}", _size(states), _size(peaks)]
+        rows.append([method.name, *numbers, *(brief(Mean(value, 0.0)) for value in seconds)])
+    caption = (
+        "Trained parameters; largest state that learning goes on from; peak memory of the process; "
+        "seconds over all blocks, shared teachers included; mean over seeds. "
+        f"{group.about['hardware']}."
+    )
+    return Table(caption, head, rows)
+
+
+def seconds(group: Group) -> Table:
+    """Seconds by stage and block."""
+    found = {
+        (strategy, stage): series
+        for strategy, members in group.strategies.items()
+        for stage, series in stages(members).items()
+    }
+    caption = f"Seconds per stage and block, mean over seeds. {group.about['hardware']}."
+    return _blocks(caption, ["strategy", "stage"], found, brief)
+
+
+def signatures(group: Group) -> Table | None:
+    """What looks wrong: a row for every kind of failure that a run shows, with the last words."""
+    found: dict[tuple[str, str, str, str], list[Mapping[str, Any]]] = {}
+    for strategy, members in group.strategies.items():
+        for member in members:
+            for one in member.about.get("signatures", []):
+                key = (strategy, str(member.about["seed"]), one["scorer"], one["kind"])
+                found.setdefault(key, []).append(one)
+    if not found:
+        return None
+    rows = [
+        [*key, " ".join(f"D{one['block']}" for one in those), those[-1]["message"]]
+        for key, those in found.items()
+    ]
+    head = ["strategy", "seed", "scorer", "kind", "after", "last seen"]
+    return Table(
+        f"Signs of failure, looked for after every block: {group.conditions}.", head, rows, 6
+    )
+
+
+def shown(entry: Mean | None) -> str:
+    """A mean with its deviation, if it has one.
+
+    >>> shown(Mean(0.25, 0.0)), shown(None)
+    ('0.2500', '-')
+    """
+    if entry is None:
+        return NONE
+    number = f"{entry.value:.4f}"
+    return f"{number} ± {entry.sd:.4f}" if entry.sd else number
+
+
+def brief(entry: Mean | None) -> str:
+    """A mean with three digits, without its deviation.
+
+    >>> brief(Mean(1234.5, 3.0)), brief(Mean(0.12345, 0.1))
+    ('1,234', '0.123')
+    """
+    if entry is None:
+        return NONE
+    return f"{entry.value:,.0f}" if entry.value >= 100 else f"{entry.value:.3g}"
+
+
+def _blocks(
+    caption: str,
+    head: Sequence[str],
+    found: Mapping[tuple[str, str], Series],
+    form: Callable[[Mean | None], str] = shown,
+) -> Table:
+    length = max(map(len, found.values()), default=0)
+    rows = [
+        [*key, *map(form, series), *[NONE] * (length - len(series))]
+        for key, series in found.items()
+    ]
+    return Table(caption, [*head, *(f"D{k}" for k in range(length))], rows, 2)
+
+
+def _size(sizes: Iterable[float]) -> str:
+    found = mean(sizes)
+    if found is None:
+        return NONE
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if found.value >= size:
+            return f"{found.value / size:.1f} {unit}"
+    return f"{found.value / 1e3:.1f} kB"
