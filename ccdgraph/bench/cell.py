@@ -206,7 +206,8 @@ def outcome(cell: Cell, folder: Path) -> Outcome:
         taught = {}
         if cell.config.ccd is not None:
             trained = folder / "teachers" / teachers_key(cell.config) / SECONDS
-            taught = json.loads(trained.read_text(encoding="utf-8"))
+            if trained.exists():  # they may be removed once their cells are finished
+                taught = json.loads(trained.read_text(encoding="utf-8"))
     except (ValueError, KeyError, OSError) as damage:
         return Outcome(cell, "failed", f"unreadable: {damage}", {}, (), {})
     return Outcome(cell, "finished", "", about, tuple(rows), taught)

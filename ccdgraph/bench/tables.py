@@ -96,7 +96,8 @@ def markdown(
 def latex(outcomes: Sequence[Outcome], comparisons: Sequence[Comparison], metric: str) -> str:
     """One ``table`` for every data, protocol, mask and backbone; needs the package booktabs.
 
-    The last column is the corrected p-value of H, or of LA where the protocol has no H.
+    The last column is the corrected p-value of H, or of LA where the protocol has no H, of what
+    the strategy serves.
     """
     parts = []
     for place, found in lines(outcomes).items():
@@ -108,16 +109,12 @@ def latex(outcomes: Sequence[Outcome], comparisons: Sequence[Comparison], metric
         }
         seeds = max(len(line.values["LA"]) for line in found)
         head = ["strategy", "scorer", *COLUMNS, f"$p$ ({quantity})"]
-        body = [
-            " & ".join(
-                [
-                    *map(_escape, _cells(line, "$\\pm$")[:2]),
-                    *_cells(line, "$\\pm$")[2:-2],
-                    _shown_p(p.get(line.strategy)),
-                ]
-            )
-            for line in found
-        ]
+        body = []
+        for line in found:
+            *names, _, _ = _cells(line, "$\\pm$")
+            names[:2] = map(_escape, names[:2])
+            # The first line of a strategy is the served one, and it alone was tested.
+            body.append(" & ".join([*names, _shown_p(p.pop(line.strategy, None))]))
         parts += [
             r"\begin{table}",
             rf"\caption{{{_escape(_title(place))}. {_escape(_caption(metric, seeds))}}}",

@@ -293,3 +293,17 @@ def test_done_tasks_need_no_teachers(copied, suite):
     left = []
     work(tasks(cells(suite), copied), on_task=lambda *told: left.append(told))
     assert left == []
+    assert counts(run_suite(suite, copied)) == {"finished": 4}
+
+
+def test_only_what_is_served_shows_its_test(straight):
+    """Teachers are shown and not tested; the reference has nothing to be tested against."""
+    body = (straight / "results.tex").read_text().split(r"\midrule")[1].splitlines()
+    shown = [line.split(" & ") for line in body if " & " in line]
+    assert [line[:2] for line in shown] == [
+        ["CCD", "student"],
+        ["CCD", "teacher"],
+        ["CCD/no proxies", "student"],
+        ["CCD/no proxies", "teacher"],
+    ]
+    assert [line[-1] == r"- \\" for line in shown] == [True, True, False, True]
