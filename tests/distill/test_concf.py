@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ccdgraph.distill.balance import gradnorm
 from ccdgraph.distill.concf import ConCF, agreed
-from ccdgraph.distill.heads import BCE, BPR, CML, ITEMS, MSE, USERS, Heads
+from ccdgraph.distill.heads import BCE, BPR, CML, ITEMS, MSE, USERS, Heads, pairwise_loss
 from ccdgraph.losses import relaxed_ranking
 from ccdgraph.nn import Embeddings
 from ccdgraph.sampling import Triplets
@@ -94,6 +94,19 @@ def test_the_heads_losses_equal_loops():
     term.weight.data = torch.tensor([0.5, 2.0, 1.0, 0.25, 1.5, 0.75]).double()
     expected = sum(w * x for w, x in zip(term.weight, own_losses(term, out, batch), strict=True))
     torch.testing.assert_close(term(out, batch), expected)
+
+
+def test_pairwise_losses_by_hand():
+    """Scores 2 and -3 of one pair and its negative, and of one that is ranked wrong by 1."""
+    good, bad = torch.tensor([2.0, 0.0]), torch.tensor([[-3.0], [1.0]])
+    expected = {
+        BPR: math.log(1 + math.exp(-5)) + math.log(1 + math.e),
+        CML: 0.0 + 2.0,  # beyond the margin of 1 nothing is lost
+        BCE: math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-3)) + math.log(2 + 2 * math.e),
+        MSE: 1.0 + 9.0 + 1.0 + 1.0,
+    }
+    for head, value in expected.items():
+        assert float(pairwise_loss(head, good, bad)) == pytest.approx(value)
 
 
 def test_the_agreement_equals_a_loop_and_is_clipped_by_weight():
@@ -284,7 +297,7 @@ def test_heads_come_to_agree():
         user, item = (x.requires_grad_() for x in (embeddings(DIM).user, embeddings(DIM).item))
         optimizer = torch.optim.Adam([user, item, *term.parameters()], lr=0.02)
         out = Embeddings(user, item)
-        for _ in range(150):
+        for _ in range(80):
             optimizer.zero_grad()
             term(out, everyone()).backward()
             optimizer.step()
