@@ -61,7 +61,7 @@ def processes():
 
 
 def test_a_writer_killed_at_any_moment_leaves_what_it_committed(tmp_path, processes):
-    """Writing a part in place, or the manifest before the part, fails."""
+    """Writing the manifest before the part fails."""
     draw, committed = random.Random(0), 0
     for _ in range(8):
         started = processes.Event()
@@ -86,7 +86,7 @@ def test_a_writer_killed_at_any_moment_leaves_what_it_committed(tmp_path, proces
 
 
 def test_eight_readers_never_see_half_a_part(tmp_path, processes):
-    """They read while parts are written and old versions are deleted."""
+    """Beside a writer that deletes old versions; a manifest that is written in place fails."""
     stop, counts = processes.Event(), processes.Array("i", NUM_READERS)
     with LabelWriter(tmp_path, {}) as writer:
         writer.write(expected(0, 0), **SIZES)

@@ -162,3 +162,20 @@ def test_a_writer_refuses_bad_names_and_work_after_its_end(tmp_path):
     for call in (lambda: writer.write(labels(), **SIZES), lambda: writer.retain([])):
         with pytest.raises(ValueError, match="is closed"):
             call()
+
+
+def test_a_writer_takes_no_folder_of_other_files_and_orphans_no_part(tmp_path):
+    """Starting a new list beside old parts would delete them."""
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(ValueError, match=r"has no labels\.json but holds 'a\.txt'"):
+        LabelWriter(tmp_path, DATA)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    folder = written(tmp_path / "s")
+    (tmp_path / "s" / "labels.json").rename(tmp_path / "kept")
+    with pytest.raises(ValueError, match=r"has no labels\.json but holds 'v1-0-"):
+        LabelWriter(folder, DATA)
+    (tmp_path / "kept").rename(tmp_path / "s" / "labels.json")
+    assert len(read_labels(folder, "v1", 0)) == 7
+    (tmp_path / "new" / "parts").mkdir(parents=True)  # what is left of a killed first writer
+    (tmp_path / "new" / "writer.lock").touch()
+    written(tmp_path / "new")

@@ -31,19 +31,21 @@ LOCK = "writer.lock"
 class LabelWriter:
     """The one writer of a store; a context manager.
 
-    The lock is the kernel's and ends with the process, however it ends; on network file systems it
-    holds as far as ``flock`` does.
+    The lock is the kernel's and ends with the process, however it ends, and with the children that
+    it forked meanwhile; on network file systems it holds as far as ``flock`` does.
 
     Args:
         folder: of the store; made when missing.
         data: what tells the data set from others, such as :func:`identity`.
 
     Raises:
-        ValueError: another process writes, or the store is of another data set or format.
+        ValueError: another process writes, the store is of another data set or format, or the
+            folder holds something else.
     """
 
     def __init__(self, folder: str | Path, data: Mapping[str, str]) -> None:
         self.folder = Path(folder)
+        _check_place(self.folder)
         (self.folder / PARTS).mkdir(parents=True, exist_ok=True)
         self._lock = _locked(self.folder)
         try:
@@ -141,6 +143,20 @@ class LabelWriter:
                 freed += path.stat().st_size
                 path.unlink()
         return freed
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a folder of other files, and one whose parts a new list would orphan."""
+    if not folder.exists() or (folder / MANIFEST).exists():
+        return
+    own = {LOCK, PARTS, f".{MANIFEST}.tmp"}  # all that a first writer can leave when killed
+    others = {path.name for path in folder.iterdir()} - own
+    others |= {path.name for path in (folder / PARTS).glob("*")}
+    if others:
+        raise ValueError(
+            f"'{folder}' has no {MANIFEST} but holds '{min(others)}'; name an empty folder, or put "
+            "the list back"
+        )
 
 
 def _locked(folder: Path) -> int:
