@@ -173,7 +173,8 @@ class ConCF(Term):
                 products = [(a * b).sum() for a, b in ((mine, mine), (mine, fixed), (fixed, fixed))]
                 sums.append(torch.stack(products) * share**2)
         own_square, *rest = torch.stack(sums, dim=1).view(3, 6, 2)
-        rate = level / self.initial
+        # A loss that was 0, as a hinge may be, has no rate of its own.
+        rate = torch.where(self.initial > 0, level / self.initial, 1.0)
         return gradnorm(own_square, torch.stack(rest), self.weight.detach(), rate)
 
     @torch.no_grad()

@@ -267,6 +267,12 @@ def test_large_scores_stay_finite_while_balancing():
     assert loss.isfinite() and all(g.isfinite().all() for g in grads)
 
 
+def test_a_loss_that_begins_at_zero_leaves_the_weights_finite():
+    term, out = make(dropout=0.0), leaves(embeddings(DIM))
+    term.initial, term.epoch = torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0, 1.0]), 60
+    assert torch.autograd.grad(term(out, triplets()), term.weight)[0].isfinite().all()
+
+
 def test_a_batch_of_one_row():
     batch = Triplets(torch.tensor([2]), torch.tensor([0]), torch.tensor([[0]]))
     assert agreeing().train()(leaves(embeddings(DIM)), batch).isfinite()
