@@ -18,7 +18,7 @@ from ccdgraph.cli.doctor import advice, findings
 from ccdgraph.cli.watch import Lines, watching
 from ccdgraph.config import load
 from ccdgraph.data import fingerprint, read_stream
-from ccdgraph.run import RunConfig, open_stream, plan, run
+from ccdgraph.run import EvaluateConfig, RunConfig, open_stream, plan, run
 from ccdgraph.run import loop as running
 
 TINY = """
@@ -79,7 +79,7 @@ def test_help_and_version_answer_without_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"ccdgraph {__version__}\n")
-    for command in ("demo", "run", "recommend", "doctor", "data"):
+    for command in ("demo", "run", "bench", "recommend", "doctor", "data"):
         assert f" {command} " in done.stdout
 
 
@@ -366,6 +366,20 @@ def test_bars_of_a_resumed_run_start_where_it_stopped(tiny):
         expected = sum(watcher.work[:place]) + watcher.work[place] / 2
         assert run_bar.completed == int(expected) and run_bar.speed is None
         assert (stage_bar.completed, stage_bar.total) == (1, 2)
+
+
+def test_bars_take_a_strategy_of_unplanned_stages(tiny):
+    """A strategy names its stages itself; the plan knows of one a block."""
+    data = load(RunConfig, "tiny.toml").data
+    fit = {"epochs": 2}
+    settings = {"backbone": {"dim": 2}, "base": {"fit": fit}, "fit": fit}
+    evaluate = EvaluateConfig(ks=(5,))
+    config = RunConfig(data=data, strategy="FineTune", settings=settings, evaluate=evaluate)
+    console = Console(file=StringIO(), force_terminal=True, width=120)
+    with watching(plan(config, open_stream(config.data)), console) as watcher:
+        run(config, "run", watcher=watcher)
+        bars = watcher.progress.tasks
+        assert bars[0].finished and bars[0].completed == bars[0].total == sum(watcher.work)
 
 
 def test_doctor_names_versions_paths_and_advice(monkeypatch):
