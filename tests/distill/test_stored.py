@@ -2,9 +2,11 @@ import math
 
 import pytest
 import torch
-from planted import double, embeddings, generator, learn, leaves, triplets
+from planted import double, embeddings, generator, learn, leaves, triplets, user_items
 
+from ccdgraph.distill.cd import CD
 from ccdgraph.distill.labels import LabelWriter, SoftLabels, read_labels
+from ccdgraph.distill.rrd import RRD
 from ccdgraph.distill.stored import ListwiseKD, PointwiseKD
 from ccdgraph.nn import Embeddings
 from ccdgraph.sampling import Entities
@@ -117,6 +119,21 @@ def test_a_student_of_the_store_equals_one_of_the_same_process(kind, tmp_path):
     ]
     assert torch.equal(students[0].user, students[1].user)
     assert torch.equal(students[0].item, students[1].item)
+
+
+@pytest.mark.parametrize("method", [CD, RRD])
+def test_other_methods_leave_missing_lists_out_as_well(method):
+    """So that any of them can learn from a store."""
+    out, seen = leaves(embeddings(3)), user_items([(0, 1), (2, 4)])
+    if method is CD:
+        term = CD(LISTS, SCORES, seen, k=3, generator=generator())
+    else:
+        term = RRD(LISTS, seen, generator=generator())
+    term.begin_epoch(0)
+    loss = term(out, Entities(torch.tensor([2, 5])))
+    assert loss.detach() == 0
+    assert not any(g.any() for g in torch.autograd.grad(loss, (out.user, out.item)))
+    assert term(out, EVERYONE).detach() > 0
 
 
 @both

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class LabelPart:
         num_items: items the teacher knew.
         size: bytes.
         sha256: checksum of the file.
+        cost: what the teacher spent on them, as the writer was told, such as ``{"seconds": 3.1}``;
+            divided by the number of students it is what one of them costs.
     """
 
     version: str
@@ -50,6 +52,7 @@ class LabelPart:
     num_items: int
     size: int
     sha256: str
+    cost: dict[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def coverage(self) -> float:

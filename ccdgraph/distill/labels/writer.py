@@ -70,7 +70,13 @@ class LabelWriter:
         self._lock = -1
 
     def write(
-        self, labels: SoftLabels, *, num_users: int, num_items: int, half: bool = False
+        self,
+        labels: SoftLabels,
+        *,
+        num_users: int,
+        num_items: int,
+        half: bool = False,
+        cost: Mapping[str, float] | None = None,
     ) -> LabelPart:
         """Add the labels of one (version, block) and commit; writing the same again does nothing.
 
@@ -79,6 +85,7 @@ class LabelWriter:
             num_users: users the teacher knew.
             num_items: items the teacher knew.
             half: store scores as float16 instead of to the last bit.
+            cost: what the teacher spent on them, to be kept beside them.
 
         Raises:
             ValueError: other labels are there already, a column is not sound, or the disk is full;
@@ -96,7 +103,7 @@ class LabelWriter:
         file = f"{version}-{block}-{digest[:16]}.arrow"
         part = LabelPart(
             *(version, block, file, len(labels), users, num_users, num_items),
-            *(content.size, digest),
+            *(content.size, digest, dict(cost or {})),
         )
         found = self.manifest.find(version, block)
         if found not in (None, part):
