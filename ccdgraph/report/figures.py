@@ -139,7 +139,7 @@ def _curve(
         told.append(f"{method.name} from {y[0]:.4f} on D{x[0]} to {y[-1]:.4f} on D{x[-1]}")
     if not told:
         return None
-    step = max(1, math.ceil(blocks / 12))
+    step = max(1, math.ceil(blocks / 8))
     axes.set_xticks(range(0, blocks, step), [f"D{k}" for k in range(0, blocks, step)])
     axes.set(xlabel="block learnt", ylabel=group.about["metric"])
     return to_panel(figure, name, title, _told(title, told))

@@ -10,7 +10,7 @@ from ccdgraph import __version__, checkpoint
 from ccdgraph.report import figures, origin, tables
 from ccdgraph.report.content import Content, Group, read_content
 from ccdgraph.report.drawing import Panel, style
-from ccdgraph.report.tables import Table
+from ccdgraph.report.tables import Table, pieces
 
 REPORT = "report.html"
 WITH_LEGEND = ("curves", "newcomers", "costs")
@@ -28,7 +28,7 @@ class Section:
     newcomers: list[Panel]
     costs: list[Panel]
     stages: list[Panel]
-    tables: dict[str, Table | None]
+    tables: dict[str, list[Table]]
     matrices: list[Table]
 
 
@@ -89,13 +89,18 @@ def _section(group: Group, name: str) -> Section:
         costs=figures.costs(group, name),
         stages=figures.stage_seconds(group, name),
         tables={
-            "results": tables.results(group),
-            "tests": tables.tests(group),
-            "blocks": tables.by_block(group),
-            "newcomers": tables.newcomers(group),
-            "costs": tables.costs(group),
-            "seconds": tables.seconds(group),
-            "signatures": tables.signatures(group),
+            "results": pieces(tables.results(group)),
+            "tests": pieces(tables.tests(group)),
+            "blocks": pieces(tables.by_block(group)),
+            "newcomers": pieces(tables.newcomers(group)),
+            "costs": pieces(tables.costs(group)),
+            "seconds": pieces(tables.seconds(group)),
+            "signatures": pieces(tables.signatures(group)),
         },
-        matrices=[tables.accuracy(group, m) for m in group.methods] if heat_maps else [],
+        matrices=[
+            part
+            for method in group.methods
+            if heat_maps
+            for part in pieces(tables.accuracy(group, method))
+        ],
     )

@@ -19,6 +19,7 @@ from ccdgraph.report.series import (
 )
 
 NONE = "-"
+COLUMNS = 6  # of numbers side by side that fit on paper
 
 
 class Table(NamedTuple):
@@ -160,6 +161,28 @@ def signatures(group: Group) -> Table | None:
     return Table(
         f"Signs of failure, looked for after every block: {group.conditions}.", head, rows, 6
     )
+
+
+def pieces(table: Table | None) -> list[Table]:
+    """The table in parts that are no wider than a page; no part of no table.
+
+    >>> [part.head for part in pieces(Table("", ["method", *"1234567"], []))]
+    [['method', '1', '2', '3', '4', '5', '6'], ['method', '7']]
+    """
+    if table is None:
+        return []
+    columns = range(table.texts, len(table.head), COLUMNS)
+    return [
+        table._replace(
+            head=_part(table.head, table.texts, c),
+            rows=[_part(row, table.texts, c) for row in table.rows],
+        )
+        for c in columns or (table.texts,)
+    ]
+
+
+def _part(row: Sequence[str], texts: int, first: int) -> list[str]:
+    return [*row[:texts], *row[first : first + COLUMNS]]
 
 
 def shown(entry: Mean | None) -> str:
