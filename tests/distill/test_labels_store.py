@@ -58,9 +58,9 @@ def test_the_cost_of_labels_is_kept_beside_them(tmp_path):
     """Labels that are found written already keep the cost of the first time."""
     for seconds in (3.5, 4.5):
         with LabelWriter(tmp_path, DATA) as writer:
-            writer.write(labels(), **SIZES, cost={"seconds": seconds})
-    (part,) = read_manifest(tmp_path).parts
-    assert part.cost == {"seconds": 3.5}
+            part = writer.write(labels(), **SIZES, cost={"seconds": seconds})
+            assert part.cost == {"seconds": 3.5}
+    assert read_manifest(tmp_path).parts[0].cost == {"seconds": 3.5}
 
 
 def test_retention_deletes_versions_and_leaves_open_labels_readable(tmp_path):

@@ -106,14 +106,15 @@ class LabelWriter:
             *(content.size, digest, dict(cost or {})),
         )
         found = self.manifest.find(version, block)
-        if found not in (None, part):
+        if found == part:
+            return found
+        if found is not None:
             raise ValueError(
                 f"'{self.folder}' has other labels of '{version}' for block {block}; give the "
                 "teacher a new version"
             )
-        if found is None:
-            atomic_write_bytes(self.folder / PARTS / file, content)
-            self._commit(LabelManifest(self.manifest.data, (*self.manifest.parts, part)))
+        atomic_write_bytes(self.folder / PARTS / file, content)
+        self._commit(LabelManifest(self.manifest.data, (*self.manifest.parts, part)))
         return part
 
     def retain(self, versions: Collection[str]) -> int:
