@@ -25,6 +25,7 @@ _STYLE: dict[str, Any] = {
     "svg.hashsalt": "ccdgraph",
     "font.size": 10,
     "text.color": INK,
+    "text.parse_math": False,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.titlesize": 11,

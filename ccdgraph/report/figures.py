@@ -12,6 +12,7 @@ from ccdgraph.report.drawing import INK, PAPER, Panel, canvas, look, to_ornament
 from ccdgraph.report.series import (
     Mean,
     Series,
+    brief,
     learning_seconds,
     matrix,
     newest,
@@ -67,15 +68,21 @@ def costs(group: Group, name: str) -> list[Panel]:
     for method in group.methods:
         spent, reached = learning_seconds(method.members), quantity(method, key)
         pairs = [(s, e.value) for s, e in zip(spent, reached, strict=False) if e is not None]
+        if not pairs:
+            continue
         color, _, line = look(method.index)
         axes.plot(*zip(*pairs, strict=True), color=color, linestyle=line, linewidth=1, alpha=0.7)
         _point(axes, method, pairs[-1][0], reached[len(pairs) - 1])
-        told.append(f"{method.name} {pairs[-1][1]:.4f} after {pairs[-1][0]:.3g} s")
+        told.append(f"{method.name} {pairs[-1][1]:.4f} after {brief(pairs[-1][0])} s")
     _logarithmic(axes)
     axes.set(xlabel="seconds of learning so far", ylabel=key)
     title = f"{key} against seconds"
     panels = [to_panel(figure, f"{name}-seconds", title, _told(title, told))]
-    counted = [(m, count) for m in group.methods if (count := parameters(m)) is not None]
+    counted = [
+        (method, count)
+        for method in group.methods
+        if (count := parameters(method)) is not None and any(quantity(method, key))
+    ]
     if counted:
         panels.append(_against_parameters(counted, key, f"{name}-parameters"))
     return panels
@@ -94,13 +101,13 @@ def stage_seconds(group: Group, name: str) -> list[Panel]:
         axes.barh(list(spent), list(spent.values()), color=look(method.index).color, height=0.6)
         for row, value in enumerate(spent.values()):
             axes.annotate(
-                f"{value:.3g}", (value, row), (3, 0), textcoords="offset points", va="center"
+                brief(value), (value, row), (3, 0), textcoords="offset points", va="center"
             )
         axes.invert_yaxis()
         axes.margins(x=0.16)
         axes.grid(visible=False, axis="y")
         axes.set(xlabel="seconds")
-        told = [f"{stage} {value:.3g} s" for stage, value in spent.items()]
+        told = [f"{stage} {brief(value)} s" for stage, value in spent.items()]
         title = f"{strategy}: seconds per stage"
         panels.append(to_panel(figure, f"{name}-stages{place}", title, _told(title, told)))
     return panels
@@ -178,7 +185,7 @@ def _heat_map(
     bar.outline.set_edgecolor(INK)
     assert bar.solids is not None, "drawn with the bar"
     bar.solids.set(edgecolor="face", linewidth=0.6)
-    last = max(k for k, row in enumerate(rows) if any(row))
+    last = max((k for k, row in enumerate(rows) if any(row)), default=0)
     told = [
         f"D{j} from {first.value:.4f} to {now.value:.4f}"
         for j in range(last)

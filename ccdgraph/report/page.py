@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ccdgraph import __version__, checkpoint
 from ccdgraph.report import figures, origin, tables
-from ccdgraph.report.content import Content, Group, read_content
+from ccdgraph.report.content import Content, Group
 from ccdgraph.report.drawing import Panel, style
+from ccdgraph.report.reading import read_content
 from ccdgraph.report.tables import Table, pieces
 
 REPORT = "report.html"

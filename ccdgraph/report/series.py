@@ -34,6 +34,15 @@ def mean(values: Iterable[float | None]) -> Mean | None:
     return Mean(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else 0.0)
 
 
+def brief(value: float) -> str:
+    """A number with three digits.
+
+    >>> brief(1234.5), brief(0.12345)
+    ('1,234', '0.123')
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def across(rows: Iterable[Sequence[float | None]]) -> Series:
     """The mean of every column; short rows end early."""
     rows = list(rows)

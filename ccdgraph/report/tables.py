@@ -10,6 +10,7 @@ from ccdgraph.report.series import (
     EVALUATION,
     Mean,
     Series,
+    brief,
     matrix,
     mean,
     newest,
@@ -120,10 +121,14 @@ def costs(group: Group) -> Table:
             for last in (False, True)
         ]
         states = [max(m.about["state_bytes"].values(), default=0) for m in method.members]
-        peaks = [max(m.about["peak_memory"].values(), default=0) for m in method.members]
+        devices = method.members[0].about["peak_memory"]
+        peaks = [
+            f"{name} {_size(m.about['peak_memory'].get(name) for m in method.members)}"
+            for name in devices
+        ]
         count = parameters(method)
-        numbers = [NONE if count is None else f"{count:,}", _size(states), _size(peaks)]
-        rows.append([method.name, *numbers, *(brief(Mean(value, 0.0)) for value in seconds)])
+        numbers = [NONE if count is None else f"{count:,}", _size(states), ", ".join(peaks)]
+        rows.append([method.name, *numbers, *map(brief, seconds)])
     caption = (
         "Trained parameters; largest state that learning goes on from; peak memory of the process; "
         "seconds over all blocks, shared teachers included; mean over seeds. "
@@ -140,7 +145,12 @@ def seconds(group: Group) -> Table:
         for stage, series in stages(members).items()
     }
     caption = f"Seconds per stage and block, mean over seeds. {group.about['hardware']}."
-    return _blocks(caption, ["strategy", "stage"], found, brief)
+    return _blocks(
+        caption,
+        ["strategy", "stage"],
+        found,
+        lambda entry: NONE if entry is None else brief(entry.value),
+    )
 
 
 def signatures(group: Group) -> Table | None:
@@ -197,17 +207,6 @@ def shown(entry: Mean | None) -> str:
     return f"{number} ± {entry.sd:.4f}" if entry.sd else number
 
 
-def brief(entry: Mean | None) -> str:
-    """A mean with three digits, without its deviation.
-
-    >>> brief(Mean(1234.5, 3.0)), brief(Mean(0.12345, 0.1))
-    ('1,234', '0.123')
-    """
-    if entry is None:
-        return NONE
-    return f"{entry.value:,.0f}" if entry.value >= 100 else f"{entry.value:.3g}"
-
-
 def _blocks(
     caption: str,
     head: Sequence[str],
@@ -222,7 +221,7 @@ def _blocks(
     return Table(caption, [*head, *(f"D{k}" for k in range(length))], rows, 2)
 
 
-def _size(sizes: Iterable[float]) -> str:
+def _size(sizes: Iterable[float | None]) -> str:
     found = mean(sizes)
     if found is None:
         return NONE

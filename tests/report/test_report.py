@@ -137,7 +137,7 @@ def test_seconds_of_shared_teachers_count(suite_page):
     assert rows["CCD", "teacher"] == ["5", "2", "3"]
     assert rows["FineTune", "teacher"] == ["1", "2", "3"]
     costs = {row[0]: row for row in suite_page.table("method", "parameters")}
-    assert costs["CCD student"] == ["CCD student", "100", "3.0 kB", "500.0 MB", "10", "6"]
+    assert costs["CCD student"] == ["CCD student", "100", "3.0 kB", "host 500.0 MB", "10", "6"]
 
 
 def test_failures_tests_and_signs_are_shown(suite_page):
@@ -173,6 +173,17 @@ def test_next_protocol_shows_the_learning_average_only(tmp_path):
     ]
     assert page.table("method", "mean over", "seeds", "LA")
     assert not any(title.startswith(("RA", "H")) for title in page.titles)
+
+
+def test_strategy_without_a_backbone_stands_beside_every_backbone(tmp_path):
+    write_suite(tmp_path)
+    cells = json.loads((tmp_path / "cells.json").read_text())
+    for cell, backbone in zip(cells["cells"], ("MF", "LightGCN", "own", "own"), strict=True):
+        cell["backbone"] = backbone
+    (tmp_path / "cells.json").write_text(json.dumps(cells))
+    groups = read_content(tmp_path).groups
+    assert [group.title.split(", ")[-1] for group in groups] == ["backbone MF", "backbone LightGCN"]
+    assert [list(group.strategies) for group in groups] == [["CCD", "FineTune"]] * 2
 
 
 def test_methods_look_different_and_the_same_everywhere(suite_page):
@@ -212,6 +223,8 @@ def test_other_folders_are_refused_in_one_sentence(tmp_path, reported_run, repor
     copy = shutil.copytree(reported_suite, tmp_path / "suite")
     (copy / "cells.json").write_text('{"cells": [], "version": 99}')
     assert "has version 99" in refused(copy)
+    (copy / "cells.json").write_text('{"cells": [], "version": 1}')
+    assert "has results: it has no cells" in refused(copy)
     copy = shutil.copytree(reported_run, tmp_path / "run")
     about = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps({k: v for k, v in about.items() if k != "ties"}))
