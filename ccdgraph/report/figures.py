@@ -221,6 +221,8 @@ def _logarithmic(axes: Axes) -> None:
     low, high = axes.dataLim.intervalx
     if low > 0 and high > 20 * low:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda x, _: brief(x))  # its own writes powers in TeX
+        axes.xaxis.set_minor_formatter(lambda x, _: "")
     else:
         axes.margins(x=0.12)
         axes.ticklabel_format(axis="x", style="plain")

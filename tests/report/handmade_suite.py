@@ -46,7 +46,9 @@ def _outcome(strategy: str, seed: int, protocol: str) -> Outcome:
         return Outcome(cell, "failed", "ValueError: no luck", {}, (), {})
     ccd = strategy == "CCD"
     rows = _rows(strategy, seed)
-    seconds = {f"{k}/{s}": 1.0 + k for k in range(BLOCKS) for s in ("teacher 1", "evaluation")}
+    unit = 1.0 if ccd else 0.01
+    stages = ("teacher 1", "evaluation")
+    seconds = {f"{k}/{stage}": unit * (1 + k) for k in range(BLOCKS) for stage in stages}
     parameters = {"student": 100, "teacher": 4000} if ccd else {"model": 100}
     sizes = {str(k): 1000 * (k + 1) for k in range(BLOCKS)}
     result = RunResult(config, BLOCKS, rows, seconds, parameters, sizes)

@@ -135,9 +135,16 @@ def test_seconds_of_shared_teachers_count(suite_page):
     """A member's number is left out of its stage, so 4 s shared and 1 s own are one entry."""
     rows = {tuple(row[:2]): row[2:] for row in suite_page.table("strategy", "stage")}
     assert rows["CCD", "teacher"] == ["5", "2", "3"]
-    assert rows["FineTune", "teacher"] == ["1", "2", "3"]
+    assert rows["FineTune", "teacher"] == ["0.01", "0.02", "0.03"]
     costs = {row[0]: row for row in suite_page.table("method", "parameters")}
     assert costs["CCD student"] == ["CCD student", "100", "3.0 kB", "host 500.0 MB", "10", "6"]
+
+
+def test_costs_far_apart_have_a_logarithmic_axis_in_plain_numbers(suite_page):
+    figure = suite_page.text.split('id="g0-costs"')[1].split("</figure>")[0]
+    ticks = re.findall(r"<text[^>]*>([^<]*)</text>", figure)
+    assert {"0.1", "1", "100", "1,000"} <= {tick.strip() for tick in ticks}
+    assert not any("$" in tick for tick in ticks)
 
 
 def test_failures_tests_and_signs_are_shown(suite_page):
