@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ccdgraph.data.interactions import UserItems
 
-BUDGET = 256 * 2**20
+BUDGET = 128 * 2**20
 
 
 class Scorer(Protocol):
