@@ -30,8 +30,16 @@ def test_quality_that_falls_block_after_block_is_seen():
     assert falling("student", STEADY, 3) is None
     found = falling("student", DIAGONAL_FALLS, 3)
     assert (found.kind, found.scorer, found.block) == ("falling", "student", 3)
-    assert "on the newest block falls block after block: 0.3000, 0.2500, 0.2000, 0.1500" in found[3]
-    assert "on all blocks so far" in falling("student", ALL_FALL, 3).message
+    assert "on the newest block falls block after block: to 83%, 80%, 75%" in found[3]
+    # .2 of .3, .3 of .5 and .35 of .6
+    expected = "on the older blocks falls block after block: to 67%, 60%, 58%"
+    assert expected in falling("student", ALL_FALL, 3).message
+
+
+def test_blocks_that_get_harder_are_no_fall_of_what_was_learnt():
+    harder = matrix([0.50], [0.5, 0.40], [0.5, 0.4, 0.30], [0.5, 0.4, 0.3, 0.30])
+    assert harder.retained_average(3) < harder.retained_average(0)
+    assert falling("teacher", harder, 3) is None
 
 
 def test_falling_needs_three_losses_in_a_row():
