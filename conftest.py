@@ -16,5 +16,6 @@ def _torch_in_doctests(doctest_namespace: dict[str, Any]) -> None:
     """Lets doctests use ``torch`` without importing it."""
     doctest_namespace["torch"] = torch
 
+
 # Doctests are looked for in every module; two conftest.py are one name to the importer.
 collect_ignore_glob = ["*/conftest.py"]
