@@ -65,7 +65,14 @@ class CCD(Strategy):
 
         Returns:
             The served student.
+
+        Raises:
+            ValueError: a block was left out, or comes again after a later one.
         """
+        if block.index not in (self.index, self.index + 1):
+            raise ValueError(
+                f"'block' is number {block.index} after number {self.index}; learn blocks in order"
+            )
         if block.index != self.index:
             self.index, self.done = block.index, 0
             if self.known is None:

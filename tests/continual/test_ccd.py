@@ -51,6 +51,16 @@ def test_lists_imposed_on_the_tables_are_a_term_on_layer_zero():
     assert loss != Product()(out, None)
 
 
+def test_a_block_out_of_order_is_refused():
+    learner, blocks = CCD(CONFIG), stream()
+    with pytest.raises(ValueError, match="'block' is number 1 after number -1; learn blocks in"):
+        learner.update(blocks[1])
+    learner.update(blocks[0])
+    learner.update(blocks[1])
+    with pytest.raises(ValueError, match="'block' is number 0 after number 1"):
+        learner.update(blocks[0])
+
+
 def test_every_stage_of_every_block_runs_once_and_in_order():
     assert list(default()[1]) == ALL == list(default()[0].seconds)
 
