@@ -184,7 +184,7 @@ def fit(
         with _seeded(*seed, "dropout", epoch, device=graph.device), own_stream(graph.device):
             loss, steps = _sweep(model, graph, objectives, optimizer, epoch, record=record)
         epochs = max(config.epochs, math.ceil(config.min_steps / max(steps, 1)))
-        if not torch.isfinite(torch.tensor(loss)):
+        if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss of epoch {epoch} is {loss}; lower 'lr' ({config.lr}) or look for "
                 "non-finite teacher scores"

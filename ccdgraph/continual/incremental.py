@@ -14,13 +14,12 @@ from ccdgraph.continual.config import BaseConfig, CCDConfig, Initialisation
 from ccdgraph.continual.known import Known, arrive
 from ccdgraph.continual.scene import Scene
 from ccdgraph.continual.strategy import Strategy
-from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
 from ccdgraph.data.stream import Block
 from ccdgraph.nn import Backbone, BackboneConfig, MultVAE
 from ccdgraph.ranking import Scorer
-from ccdgraph.sampling import Batches, EntityBatches, TripletBatches
-from ccdgraph.train import BPR, FitConfig, MultinomialVAE, Objective, Part, embed
+from ccdgraph.sampling import Batches
+from ccdgraph.train import BPR, FitConfig, Objective, Part, embed
 
 
 @dataclass(frozen=True)
@@ -84,14 +83,8 @@ class Incremental(Strategy, Generic[Config]):
 
     def batches(self, scene: Scene, rows: Interactions) -> Batches:
         """Triplets that a ranking model learns ``rows`` from, at a block after the base."""
-        return TripletBatches(
-            rows,
-            scene.known.seen.num_items,
-            scene.known.seen.keys(),
-            batch_size=self.config.batch_size,
-            num_negatives=self.config.negatives,
-            generator=scene.rng("triplets"),
-        )
+        config = self.config
+        return scene.triplets(rows, batch_size=config.batch_size, negatives=config.negatives)
 
     def parts(self, scene: Scene, previous: Backbone) -> Sequence[Part]:
         """Terms beside the loss of the interactions; by default none.
@@ -125,14 +118,7 @@ class Incremental(Strategy, Generic[Config]):
         """A fresh model trained on ``rows`` with the settings of the base block."""
         base = self.config.base
         model = scene.build(self.config.backbone)
-        batches = TripletBatches(
-            rows,
-            scene.known.seen.num_items,
-            scene.known.seen.keys(),
-            batch_size=base.batch_size,
-            num_negatives=base.negatives,
-            generator=scene.rng("triplets"),
-        )
+        batches = scene.triplets(rows, batch_size=base.batch_size, negatives=base.negatives)
         scene.fit(model, [objective(scene, model, rows, batches, (), base.batch_size)], base.fit)
         return model
 
@@ -216,11 +202,7 @@ def objective(
     """
     if not isinstance(model, MultVAE):
         return Objective((Part(BPR(), triplets), *parts))
-    graph = scene.known.graph
-    target = BipartiteGraph.from_interactions(rows, graph.num_users, graph.num_items)
-    users = torch.unique(target.user)
-    order = scene.rng("users")
-    own = Part(MultinomialVAE(target), EntityBatches(users, batch_size=batch_size, generator=order))
+    own = scene.reconstruction(scene.among_known(rows), batch_size=batch_size)
     return Objective(
         (own, *(p if p.batches is not None else replace(p, batches=triplets) for p in parts))
     )

@@ -6,17 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ccdgraph.config import rng
 from ccdgraph.continual.config import CCDConfig
 from ccdgraph.continual.growth import Initialisation, grow
 from ccdgraph.continual.known import Known
 from ccdgraph.data.graph import BipartiteGraph
-from ccdgraph.data.interactions import UserItems
+from ccdgraph.data.interactions import Interactions, UserItems
 from ccdgraph.data.stream import Block
 from ccdgraph.evaluate import evaluate
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings
-from ccdgraph.train import FitConfig, Objective, fit
+from ccdgraph.sampling import EntityBatches, TripletBatches
+from ccdgraph.train import FitConfig, MultinomialVAE, Objective, Part, fit
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,36 @@ class Scene:
         """``model`` with rows for everyone known now."""
         generator = self.rng("grow", "cpu")
         return grow(model, self.known.history, init=init, topk=topk, generator=generator)
+
+    def triplets(
+        self,
+        rows: Interactions,
+        *,
+        batch_size: int,
+        negatives: int = 1,
+        exclude: Tensor | None = None,
+    ) -> TripletBatches:
+        """``rows`` with negatives that nobody is known to have, or outside ``exclude``."""
+        seen = self.known.seen
+        return TripletBatches(
+            rows,
+            seen.num_items,
+            seen.keys() if exclude is None else exclude,
+            batch_size=batch_size,
+            num_negatives=negatives,
+            generator=self.rng("triplets"),
+        )
+
+    def among_known(self, rows: Interactions) -> BipartiteGraph:
+        """``rows`` alone as edges among everyone known."""
+        graph = self.known.graph
+        return BipartiteGraph.from_interactions(rows, graph.num_users, graph.num_items)
+
+    def reconstruction(self, target: BipartiteGraph, *, batch_size: int) -> Part:
+        """How a variational model learns: the rows of ``target`` for those who have any."""
+        users, order = torch.unique(target.user), self.rng("users")
+        batches = EntityBatches(users, batch_size=batch_size, generator=order)
+        return Part(MultinomialVAE(target), batches)
 
     def fit(
         self,

@@ -62,13 +62,8 @@ class SPMF(Incremental[SPMFConfig]):
         return RankedBatches(
             Interactions.cat([Interactions(rows.user, rows.item), kept]),
             max(1, round(self.config.ratio * len(rows))),
-            TripletBatches(
-                rows,
-                scene.known.seen.num_items,
-                scene.known.seen.keys(),
-                batch_size=self.config.batch_size,
-                num_negatives=self.config.negatives,
-                generator=scene.rng("triplets"),
+            scene.triplets(
+                rows, batch_size=self.config.batch_size, negatives=self.config.negatives
             ),
         )
 

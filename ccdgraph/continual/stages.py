@@ -22,8 +22,8 @@ from ccdgraph.distill.rrd import RRD
 from ccdgraph.distill.teacher import teacher_lists
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings, MultVAE
 from ccdgraph.ranking import Scorer, recommend_lists
-from ccdgraph.sampling import EntityBatches, Pairs, TripletBatches
-from ccdgraph.train import BPR, MultinomialVAE, Objective, Part, SoftBCE, Term, embed
+from ccdgraph.sampling import EntityBatches, Pairs
+from ccdgraph.train import BPR, Objective, Part, SoftBCE, Term, embed
 
 
 def train_teacher(scene: Scene, member: BackboneConfig) -> Backbone:
@@ -95,8 +95,9 @@ def update_teacher(
     if isinstance(model, MultVAE):
         pseudo = _draw_once(replays, embed(model, scene.known.graph))
         graph = _with_pseudo_labels(scene.known.graph, pseudo, stage.pseudo_label)
-        target = _with_pseudo_labels(_own_graph(scene), pseudo, stage.pseudo_label)
-        part = _reconstruction(scene, target, stage.batch_size)
+        own = scene.among_known(scene.block.train)
+        target = _with_pseudo_labels(own, pseudo, stage.pseudo_label)
+        part = scene.reconstruction(target, batch_size=stage.batch_size)
         scene.fit(model, [Objective((part,))], stage.fit, graph)
         return model
     parts = [_interactions(scene, model, stage.batch_size)]
@@ -130,28 +131,12 @@ def _interactions(
 ) -> Part:
     """Learning from the block itself, in the way of the model's kind."""
     if isinstance(model, MultVAE):
-        return _reconstruction(scene, _own_graph(scene), batch_size)
-    batches = TripletBatches(
-        scene.block.train,
-        scene.known.seen.num_items,
-        scene.known.seen.keys() if exclude is None else exclude,
-        batch_size=batch_size,
-        num_negatives=negatives,
-        generator=scene.rng("triplets"),
+        own = scene.among_known(scene.block.train)
+        return scene.reconstruction(own, batch_size=batch_size)
+    batches = scene.triplets(
+        scene.block.train, batch_size=batch_size, negatives=negatives, exclude=exclude
     )
     return Part(BPR(), batches)
-
-
-def _own_graph(scene: Scene) -> BipartiteGraph:
-    """The block's own edges, among everyone known."""
-    graph = scene.known.graph
-    return BipartiteGraph.from_interactions(scene.block.train, graph.num_users, graph.num_items)
-
-
-def _reconstruction(scene: Scene, target: BipartiteGraph, batch_size: int) -> Part:
-    users = torch.unique(target.user)
-    batches = EntityBatches(users, batch_size=batch_size, generator=scene.rng("users"))
-    return Part(MultinomialVAE(target), batches)
 
 
 def _distillation(scene: Scene, lists: Tensor, side: Literal["user", "item"]) -> Part:

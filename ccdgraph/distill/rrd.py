@@ -75,18 +75,18 @@ class RRD(Term):
     def forward(self, out: Embeddings, batch: Entities) -> Tensor:
         """Sum over the users (or items) of the batch."""
         ours, theirs = (out.user, out.item) if self.side == "user" else (out.item, out.user)
-        index = batch.index
+        index, real = batch.index, self.real[batch.index]
         seen = self.seen.padded_entries(index, int(self.most[len(index) - 1]) if len(index) else 0)
         listed, rest = _ListedAndRest.apply(  # type: ignore[no-untyped-call]
             rows(ours, index),
             theirs,
             self.place[index],
-            self.real[index],
+            real,
             self.first_stays[index],
             *seen,
             self.dropped,
         )
-        return losses.relaxed_ranking(listed, rest, self.real[index])
+        return losses.relaxed_ranking(listed, rest, real)
 
 
 class _ListedAndRest(torch.autograd.Function):

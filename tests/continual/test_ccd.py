@@ -7,7 +7,7 @@ import torch
 from small_ccd import CONFIG, State, differing, learn, stream, with_settings
 from torch import Tensor
 
-from ccdgraph.continual import CCD, stages
+from ccdgraph.continual import CCD, scene, stages
 from ccdgraph.continual.scene import Scene
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
@@ -148,13 +148,13 @@ def test_teachers_replay_the_updated_student(monkeypatch):
 
 
 def test_negatives_come_from_no_list_of_teacher_proxies_or_last_student(monkeypatch):
-    excluded, original = [], stages.TripletBatches
+    excluded, original = [], scene.TripletBatches
 
     def record(interactions, num_items, exclude, **options):
         excluded.append(exclude)
         return original(interactions, num_items, exclude, **options)
 
-    monkeypatch.setattr(stages, "TripletBatches", record)
+    monkeypatch.setattr(scene, "TripletBatches", record)
     learner = CCD(CONFIG)
     learner.update(stream()[0])
     held = dict(learner.knowledge)
