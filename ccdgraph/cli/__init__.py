@@ -10,35 +10,28 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ccdgraph import __version__
+from ccdgraph.cli.data import data
 from ccdgraph.cli.failure import in_one_sentence
-
-if TYPE_CHECKING:
-    from ccdgraph.data import Stream
+from ccdgraph.cli.new import Kind
 
 app = typer.Typer(
     help="Continual collaborative distillation for recommendation on an evolving graph.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-data = typer.Typer(help="Look at data, and convert it.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 _Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key: ccd.student.dim=16."),
 ]
-_DataOverrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set a key of [data]: user=uid, num_blocks=3."),
-]
 _To = Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Folder of the run.")]
-_Source = Annotated[Path, typer.Argument(metavar="PATH", help="File, or folder of blocks.")]
+_Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
 
 def main() -> None:
@@ -68,7 +61,7 @@ def _options(
     pass
 
 
-@app.command()
+@app.command(epilog="Example: ccdgraph demo --to runs/demo --set seed=1")
 @in_one_sentence
 def demo(to: _To = None, overrides: _Overrides = None) -> None:
     """Run CCD on a built-in stream: LightGCN, MF and MultVAE teach a small LightGCN."""
@@ -80,7 +73,7 @@ def demo(to: _To = None, overrides: _Overrides = None) -> None:
     learn(config, folder)
 
 
-@app.command()
+@app.command(epilog="Example: ccdgraph run benchmarks/yelp.toml --set ccd.student.dim=16 --resume")
 @in_one_sentence
 def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to run.")],
@@ -99,7 +92,7 @@ def run(
     learn(load(RunConfig, config, overrides or []), folder, resume=resume)
 
 
-@app.command()
+@app.command(epilog="Example: ccdgraph bench benchmarks/yelp_suite.toml --to runs/yelp --jobs 3")
 @in_one_sentence
 def bench(
     suite: Annotated[Path, typer.Argument(metavar="SUITE.toml", help="What to compare.")],
@@ -117,7 +110,7 @@ def bench(
     bench(suite, Path("runs") / suite.stem if to is None else to, jobs)
 
 
-@app.command()
+@app.command(epilog="Example: ccdgraph report runs/demo --to demo.html")
 @in_one_sentence
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN_OR_SUITE", help="Folder of either.")],
@@ -129,10 +122,10 @@ def report(
     typer.echo(f"wrote {write_report(folder, to)}")
 
 
-@app.command()
+@app.command(epilog="Example: ccdgraph recommend runs/demo --user c2u0000 --k 10")
 @in_one_sentence
 def recommend(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    folder: _Run,
     user: Annotated[str, typer.Option(metavar="ID", help="User, as in the data.")],
     k: Annotated[int, typer.Option(help="Items to list.")] = 20,
 ) -> None:
@@ -143,7 +136,7 @@ def recommend(
         typer.echo(f"{item}\t{score:.6g}")
 
 
-@app.command()
+@app.command(epilog="Example: ccdgraph doctor")
 @in_one_sentence
 def doctor() -> None:
     """Say what is installed, what computes, and what would make it faster."""
@@ -157,38 +150,17 @@ def doctor() -> None:
         typer.echo(f"faster: {sentence}")
 
 
-@data.command("describe")
+@app.command(epilog="Example: ccdgraph new backbone MyGAT")
 @in_one_sentence
-def describe_data(path: _Source, overrides: _DataOverrides = None) -> None:
-    """Count what each block of a stream holds."""
-    from ccdgraph.cli.tables import output, stream_table
-    from ccdgraph.data import fingerprint
-
-    stream = _open(path, overrides)
-    output().print(stream_table(stream))
-    typer.echo(f"protocol {stream.protocol}, fingerprint {fingerprint(stream)}")
-
-
-@data.command("convert")
-@in_one_sentence
-def convert_data(
-    path: _Source,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder.")],
-    overrides: _DataOverrides = None,
+def new(
+    kind: Annotated[Kind, typer.Argument(help="What the class is.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the class: MyGAT.")],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where it goes.")] = Path(),
 ) -> None:
-    """Write a stream in the native format, split and filtered once and for all."""
-    from ccdgraph.data import write_stream
+    """Write a backbone, term or strategy to start from, which works, and its test."""
+    from ccdgraph.cli.new import next_commands, write_new
 
-    stream = _open(path, overrides)
-    write_stream(stream, folder)
-    typer.echo(f"wrote {len(stream)} blocks; run them with data.source=stream data.path={folder}")
-
-
-def _open(path: Path, overrides: list[str] | None) -> Stream:
-    from ccdgraph.config import apply_override, from_dict
-    from ccdgraph.run import DataConfig, detect_source, open_stream
-
-    table: dict[str, Any] = {"source": detect_source(path), "path": str(path)}
-    for override in overrides or []:
-        apply_override(table, override)
-    return open_stream(from_dict(DataConfig, table))
+    path, test = write_new(kind, name, to)
+    typer.echo(f"wrote {path} and {test}; next:")
+    for line in next_commands(kind, name, test):
+        typer.echo(f"    {line}")
