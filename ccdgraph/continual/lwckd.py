@@ -17,7 +17,7 @@ from ccdgraph.sampling import Triplets
 from ccdgraph.train import Term
 
 # Bytes of scores at once: a block that stays in a core's cache, or one that keeps a device busy.
-_BUDGET = {"cpu": 4 * 2**20, "cuda": 2**30}
+_BUDGET = {"cpu": 4 * 2**20, "cuda": 256 * 2**20}
 
 
 class LWCKD(Term):
@@ -72,9 +72,9 @@ class LWCKD(Term):
         loss = out.user.new_zeros(())
         for old, new, mean in zip(self.old.layers, layers, means, strict=True):
             own = old[anchor] / self.temperature
-            partition = _LogPartition.apply(own, new, self.num_users)  # type: ignore[no-untyped-call]
             positive = (rows(mean, places) * own.unsqueeze(1)).sum(-1)
-            loss = loss + (share * (partition - positive)).sum()
+            partition = _LogPartitions.apply(own, new, share, self.num_users)  # type: ignore[no-untyped-call]
+            loss = loss + partition - (share * positive).sum()
         return loss / len(layers)
 
     def _shares(self, user: Tensor, item: Tensor, known: Tensor) -> Tensor:
@@ -136,50 +136,42 @@ class Neighbours:
         return torch.stack([node, node + num_nodes], 1)
 
 
-class _LogPartition(torch.autograd.Function):
-    """Row-wise log-sum-exp of ``anchor @ entities.T`` over users and over items, ``[A, 2]``.
+class _LogPartitions(torch.autograd.Function):
+    """Weighted sum of the log-sum-exp of each anchor's scores over users and over items.
 
-    Gradient flows to ``entities`` alone. The block of scores is made again in the backward instead
-    of being kept, in chunks of anchors that stay within ``_BUDGET`` bytes.
+    Gradient flows to ``entities`` ``[N, D]`` and ``weight`` ``[A, 2]``. Both are found on the way
+    forward, while a block of scores is at hand: it is neither kept nor made again. Blocks are
+    chunks of anchors that stay within ``_BUDGET`` bytes.
     """
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, entities: Tensor, num_users: int) -> Tensor:
-        sizes = [num_users, len(entities) - num_users]
-        chunks = []
-        for part in anchor.split(_chunk(anchor, entities)):
-            columns = (part @ entities.T).split(sizes, dim=1)
-            chunks.append(torch.stack([_log_sum_exp_(column) for column in columns], 1))
-        total = torch.cat(chunks)
-        ctx.save_for_backward(anchor, entities, total)
-        ctx.sizes = sizes
-        return total
+    def forward(
+        ctx: Any, anchor: Tensor, entities: Tensor, weight: Tensor, num_users: int
+    ) -> Tensor:
+        total, flow = torch.empty_like(weight), torch.zeros_like(entities)
+        sizes, size = [num_users, len(entities) - num_users], _chunk(anchor, entities)
+        for own, own_weight, own_total in zip(
+            *(tensor.split(size) for tensor in (anchor, weight, total)), strict=True
+        ):
+            for kind, (member, target) in enumerate(
+                zip(entities.split(sizes), flow.split(sizes), strict=True)
+            ):
+                scores = own @ member.T
+                log_share = scores.log_softmax(1)
+                own_total[:, kind] = scores[:, 0] - log_share[:, 0]
+                target.addmm_(log_share.exp_().T, own * own_weight[:, kind : kind + 1])
+        ctx.save_for_backward(total, flow)
+        return (weight * total).sum()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
-        anchor, entities, total = ctx.saved_tensors
-        out = torch.zeros_like(entities)
-        size = _chunk(anchor, entities)
-        parts = (tensor.split(size) for tensor in (anchor, total, grad))
-        for own, log_sum, flow in zip(*parts, strict=True):
-            columns = (own @ entities.T).split(ctx.sizes, dim=1)
-            for kind, (column, target) in enumerate(
-                zip(columns, out.split(ctx.sizes), strict=True)
-            ):
-                share = column.sub_(log_sum[:, kind : kind + 1]).exp_()
-                target.addmm_(share.T, own * flow[:, kind : kind + 1])
-        return None, out, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor, None]:
+        total, flow = ctx.saved_tensors
+        return None, grad * flow, grad * total, None
 
 
 def _chunk(anchor: Tensor, entities: Tensor) -> int:
     budget = _BUDGET["cuda" if anchor.is_cuda else "cpu"]
     return max(1, budget // (anchor.element_size() * max(1, len(entities))))
-
-
-def _log_sum_exp_(scores: Tensor) -> Tensor:
-    """Log-sum-exp by row, which overwrites ``scores``; ``[A, N] -> [A]``."""
-    top = scores.amax(1, keepdim=True)
-    return scores.sub_(top).exp_().sum(1).log() + top.squeeze(1)
 
 
 @torch.no_grad()
