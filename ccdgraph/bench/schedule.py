@@ -110,7 +110,11 @@ def _start(task: Task, slot: int, jobs: int) -> BaseProcess:
 def _child(task: Task, slot: int, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its children itself
     # torch says so once, of the format that every graph is multiplied in
-    warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+    for message in (
+        "Sparse CSR tensor support is in beta",
+        "Sparse invariant checks are implicitly",
+    ):
+        warnings.filterwarnings("ignore", message)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(min(threads, torch.get_num_threads()))
     if torch.cuda.device_count() > 1:

@@ -41,7 +41,11 @@ def main() -> None:
     # Threads that spin for work starve one another as soon as another process needs a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # torch says so once, of the format that every graph is multiplied in
-    warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+    for message in (
+        "Sparse CSR tensor support is in beta",
+        "Sparse invariant checks are implicitly",
+    ):
+        warnings.filterwarnings("ignore", message)
     app()
 
 
