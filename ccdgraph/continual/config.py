@@ -27,6 +27,7 @@ class ReplayConfig:
         sharpness: how much rank disparity raises the chance of a draw.
         redraw: epochs between two draws.
         adaptive: use the rank disparity; ``False`` draws uniformly.
+        batch_size: replayed pairs of a step.
     """
 
     depth: int = 100
@@ -38,6 +39,7 @@ class ReplayConfig:
     sharpness: float = 1e-4
     redraw: int = 5
     adaptive: bool = True
+    batch_size: int = 2048
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class StudentConfig:
         init: how new entities start.
         topk: prominent entities of the two-hop mean.
         replay: one setting for all blocks, or one for each block from 1 on.
-        batch_size: interactions and replayed pairs of a step.
+        batch_size: interactions of a step.
         fit: training settings.
     """
 
@@ -132,7 +134,7 @@ class TeacherConfig:
         mean_degree: neighbours of an entity among its own kind.
         replay: one setting for all blocks, or one for each block from 1 on.
         pseudo_label: input weight of a replayed pair in a variational teacher.
-        batch_size: interactions and replayed pairs of a step.
+        batch_size: interactions of a step.
         fit: training settings.
     """
 

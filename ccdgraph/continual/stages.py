@@ -68,7 +68,7 @@ def update_student(scene: Scene, student: Backbone, proxies: Mapping[str, Embedd
     model = scene.grow(student, stage.init, stage.topk)
     replay = per_block(stage.replay, scene.block.index)
     objectives = [Objective((_interactions(scene, model, stage.batch_size),))]
-    objectives += _replay(scene, remember(scene, proxies, replay), replay, stage.batch_size)
+    objectives += _replay(scene, remember(scene, proxies, replay), replay)
     scene.fit(model, objectives, stage.fit)
     return model
 
@@ -91,7 +91,7 @@ def update_teacher(
     if not stage.update:
         return model
     replay = per_block(stage.replay, scene.block.index)
-    replays = _replay(scene, memories, replay, stage.batch_size)
+    replays = _replay(scene, memories, replay)
     if isinstance(model, MultVAE):
         pseudo = _draw_once(replays, embed(model, scene.known.graph))
         graph = _with_pseudo_labels(scene.known.graph, pseudo, stage.pseudo_label)
@@ -192,9 +192,7 @@ def _past(scene: Scene, teacher: Backbone, neighbours: Neighbours) -> list[Part]
     return parts
 
 
-def _replay(
-    scene: Scene, memories: Sequence[Memory], replay: ReplayConfig, batch_size: int
-) -> list[Objective]:
+def _replay(scene: Scene, memories: Sequence[Memory], replay: ReplayConfig) -> list[Objective]:
     if not memories or replay.weight == 0:
         return []
     batches = ReplayBatches(
@@ -202,7 +200,7 @@ def _replay(
         scene.known.seen,
         sharpness=replay.sharpness,
         redraw=replay.redraw,
-        batch_size=batch_size,
+        batch_size=replay.batch_size,
         adaptive=replay.adaptive,
         generator=scene.rng("replay"),
     )
