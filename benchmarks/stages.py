@@ -1,4 +1,4 @@
-"""Seconds of CCD's stages on a stream, eager and with recorded steps.
+"""Seconds of CCD's stages on a stream.
 
     python benchmarks/stages.py benchmarks/yelp.toml --set data.path=FOLDER --to stages.json
 
@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C")
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--eager", action="store_true", help="time steps launched one by one too")
     asked = parser.parse_args()
     config = load(RunConfig, asked.config, asked.set)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -146,7 +147,8 @@ def main() -> None:
         "differences": check(device),
         "seconds": {},
     }
-    for record in (False, True) if device.type == "cuda" else (False,):
+    recorded = device.type == "cuda"
+    for record in (False, True) if recorded and asked.eager else (recorded,):
         for name, stage in stages(recording(config.ccd, record), stream).items():
             seconds = measure(stage, asked.repeats)
             key = f"{name}, {'recorded' if record else 'eager'}"

@@ -1,4 +1,4 @@
-"""Terms, objectives and the one loop that minimises them."""
+"""The one loop that minimises objectives, the same for every model and method."""
 
 from __future__ import annotations
 
@@ -13,101 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ccdgraph import losses
 from ccdgraph.capture import Replayed, own_stream
 from ccdgraph.config import rng
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.nn.backbone import Backbone, Embeddings
 from ccdgraph.nn.multvae import MultVAE
-from ccdgraph.sampling import Batches, Entities, Pairs, Triplets
-
-
-class Term(nn.Module):
-    """One addend of a loss: embeddings and a batch to a scalar.
-
-    Distillers and continual regularisers are terms as well, so each is written once for every
-    backbone. Learnable parts are ordinary parameters; they join the model's optimiser.
-    """
-
-    def forward(self, out: Embeddings, batch: Any) -> Tensor:
-        """The scalar loss of ``batch``."""
-        raise NotImplementedError
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Redraw what is fixed within an epoch; by default nothing."""
-
-
-class BPR(Term):
-    """:func:`ccdgraph.losses.bpr` on :class:`~ccdgraph.sampling.Triplets`."""
-
-    def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
-        """Sum over the batch and its negatives."""
-        positive = out.pairs(batch.user, batch.positive)
-        negative = out.pairs(batch.user.unsqueeze(-1), batch.negative)
-        return losses.bpr(positive, negative)
-
-
-class SoftBCE(Term):
-    """:func:`ccdgraph.losses.soft_bce` on :class:`~ccdgraph.sampling.Pairs`."""
-
-    def forward(self, out: Embeddings, batch: Pairs) -> Tensor:
-        """Sum over the batch."""
-        return losses.soft_bce(out.pairs(batch.user, batch.item), batch.label)
-
-
-class MultinomialVAE(Term):
-    """:func:`ccdgraph.losses.multinomial_vae` on users as :class:`~ccdgraph.sampling.Entities`.
-
-    Args:
-        graph: its pairs and weights are the rows to reconstruct.
-        beta: weight of the KL term.
-    """
-
-    def __init__(self, graph: BipartiteGraph, *, beta: float = 0.2) -> None:
-        super().__init__()
-        self.graph, self.beta = graph, beta
-        self.place = torch.arange(len(graph.user), device=graph.device)
-
-    def forward(self, out: Embeddings, batch: Entities) -> Tensor:
-        """Sum over the users of the batch."""
-        if out.posterior is None:
-            raise ValueError("'out' has no posterior; this term needs a variational backbone")
-        scores = out.scores(batch.index)
-        pairs = self.graph.user_items
-        row, item = pairs.entries(batch.index)
-        count = pairs.degree[batch.index]
-        start = pairs.indptr[batch.index] - (count.cumsum(0) - count)
-        target = torch.zeros_like(scores)
-        place = start[row] + self.place[: len(row)]
-        target[row, item] = self.graph.weight[place].to(target.dtype)
-        mean, log_variance = (part[batch.index] for part in out.posterior)
-        return losses.multinomial_vae(scores, target, mean, log_variance, self.beta)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A term, where its batches come from, and its weight.
-
-    Args:
-        term: the loss.
-        batches: its own source; ``None`` reads the batch of the objective's first part.
-        weight: a number, or a schedule over epochs.
-    """
-
-    term: Term
-    batches: Batches | None
-    weight: float | Callable[[int], float] = 1.0
-
-
-@dataclass(frozen=True)
-class Objective:
-    """Terms that are summed into one optimiser step.
-
-    The batches of the first part set the number of steps of an epoch; the others start over as
-    often as needed. Several objectives are swept one after another in each epoch.
-    """
-
-    parts: tuple[Part, ...]
+from ccdgraph.objective import BPR as BPR
+from ccdgraph.objective import MultinomialVAE as MultinomialVAE
+from ccdgraph.objective import Objective as Objective
+from ccdgraph.objective import Part as Part
+from ccdgraph.objective import SoftBCE as SoftBCE
+from ccdgraph.objective import Term as Term
+from ccdgraph.sampling import Batches
 
 
 @dataclass(frozen=True)
@@ -121,7 +38,7 @@ class FitConfig:
         patience: epochs without a better validation value before stopping; 0 never stops early.
         min_steps: steps of the first objective that ``epochs`` is raised to reach. A small block
             has few steps an epoch, while a fresh student needs as many as on a large one.
-        record: on a CUDA device, record each epoch's step and replay it.
+        record: on a CUDA device, record a step of every objective and replay it.
     """
 
     epochs: int = 10
@@ -129,7 +46,7 @@ class FitConfig:
     weight_decay: float = 1e-4
     patience: int = 0
     min_steps: int = 0
-    record: bool = False
+    record: bool = True
 
 
 @dataclass(frozen=True)
@@ -175,6 +92,7 @@ def fit(
         fused=True,
         capturable=record,
     )
+    sweeps = [_Sweep(model, graph, objective, optimizer, record=record) for objective in objectives]
     history, valid, best, best_state = [], [], -1, None
     epoch, epochs = 0, config.epochs
     while epoch < epochs:
@@ -182,8 +100,9 @@ def fit(
         if isinstance(model, MultVAE):
             model.begin_epoch(rng(*seed, "noise", epoch, device=graph.device))
         with _seeded(*seed, "dropout", epoch, device=graph.device), own_stream(graph.device):
-            loss, steps = _sweep(model, graph, objectives, optimizer, epoch, record=record)
-        epochs = max(config.epochs, math.ceil(config.min_steps / max(steps, 1)))
+            totals, steps = zip(*(sweep(epoch) for sweep in sweeps), strict=True)
+            loss = float(torch.stack(totals).sum()) / max(sum(steps), 1)
+        epochs = max(config.epochs, math.ceil(config.min_steps / max(steps[0], 1)))
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss of epoch {epoch} is {loss}; lower 'lr' ({config.lr}) or look for "
@@ -222,45 +141,58 @@ def _seeded(*seed: int | str, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _sweep(
-    model: Backbone,
-    graph: BipartiteGraph,
-    objectives: Sequence[Objective],
-    optimizer: torch.optim.Optimizer,
-    epoch: int,
-    *,
-    record: bool,
-) -> tuple[float, int]:
-    """Mean loss of a step of one epoch, and the steps of the first objective."""
-    # Kept on the device: reading it would make the host wait in every step.
-    total, steps = torch.zeros((), device=graph.device), []
-    for objective in objectives:
-        for part in objective.parts:
+class _Sweep:
+    """Passes of the optimiser over one objective's batches, one an epoch."""
+
+    def __init__(
+        self,
+        model: Backbone,
+        graph: BipartiteGraph,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        *,
+        record: bool,
+    ) -> None:
+        self.objective, self.record = objective, record
+        self.current = partial(embed, model, graph)
+        # On the device: reading the loss would make the host wait in every step, and a recorded
+        # step finds the weights of later epochs where it found those of its own.
+        self.total = torch.zeros((), device=graph.device)
+        self.weight = torch.ones(len(objective.parts), device=graph.device)
+        terms = [part.term for part in objective.parts]
+        self.step = partial(_step, model, graph, terms, optimizer, self.weight, self.total)
+        self.redraws = any(type(term).begin_epoch is not Term.begin_epoch for term in terms)
+        self.run: Callable[[Sequence[Any]], None] | None = None
+
+    def __call__(self, epoch: int) -> tuple[Tensor, int]:
+        """Summed loss and number of the steps of an epoch."""
+        parts = self.objective.parts
+        for part in parts:
             part.term.begin_epoch(epoch)
-        step = partial(_step, model, graph, objective, epoch, optimizer, total)
-        run = Replayed(step) if record else step
-        steps.append(0)
-        for batches in _steps(objective, epoch, partial(embed, model, graph)):
-            run(batches)
-            steps[-1] += 1
-    return float(total) / max(sum(steps), 1), steps[0]
+        weights = [part.weight(epoch) if callable(part.weight) else part.weight for part in parts]
+        self.weight.copy_(torch.tensor(weights))
+        self.total.zero_()
+        if self.run is None or self.redraws:
+            self.run = Replayed(self.step) if self.record else self.step
+        steps = 0
+        for batches in _steps(self.objective, epoch, self.current):
+            self.run(batches)
+            steps += 1
+        return self.total, steps
 
 
 def _step(
     model: Backbone,
     graph: BipartiteGraph,
-    objective: Objective,
-    epoch: int,
+    terms: Sequence[Term],
     optimizer: torch.optim.Optimizer,
+    weight: Tensor,
     total: Tensor,
     batches: Sequence[Any],
 ) -> None:
     """One step of the optimiser; its loss is added to ``total``."""
-    out, addends = model(graph), []
-    for part, batch in zip(objective.parts, batches, strict=True):
-        weight = part.weight(epoch) if callable(part.weight) else part.weight
-        addends.append(weight * part.term(out, batch))
-    loss = torch.stack(addends).sum()
+    out, pairs = model(graph), zip(terms, batches, strict=True)
+    loss = (torch.stack([term(out, batch) for term, batch in pairs]) * weight).sum()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

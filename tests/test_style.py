@@ -16,7 +16,7 @@ LAYERS = [
     {"data"},
     {"nn"},
     {"sampling", "ranking", "metrics", "losses"},
-    {"evaluate"},
+    {"evaluate", "objective"},
     {"train", "checkpoint"},
     {"distill"},
     {"continual"},

@@ -1,0 +1,103 @@
+"""Terms of a loss, and the objectives that they sum up to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ccdgraph import losses
+from ccdgraph.data.graph import BipartiteGraph
+from ccdgraph.nn.backbone import Embeddings
+from ccdgraph.sampling import Batches, Entities, Pairs, Triplets
+
+
+class Term(nn.Module):
+    """One addend of a loss: embeddings and a batch to a scalar.
+
+    Distillers and continual regularisers are terms as well, so each is written once for every
+    backbone. Learnable parts are ordinary parameters; they join the model's optimiser.
+    """
+
+    def forward(self, out: Embeddings, batch: Any) -> Tensor:
+        """The scalar loss of ``batch``."""
+        raise NotImplementedError
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Redraw what is fixed within an epoch; by default nothing."""
+
+
+class BPR(Term):
+    """:func:`ccdgraph.losses.bpr` on :class:`~ccdgraph.sampling.Triplets`."""
+
+    def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
+        """Sum over the batch and its negatives."""
+        positive = out.pairs(batch.user, batch.positive)
+        negative = out.pairs(batch.user.unsqueeze(-1), batch.negative)
+        return losses.bpr(positive, negative)
+
+
+class SoftBCE(Term):
+    """:func:`ccdgraph.losses.soft_bce` on :class:`~ccdgraph.sampling.Pairs`."""
+
+    def forward(self, out: Embeddings, batch: Pairs) -> Tensor:
+        """Sum over the batch."""
+        return losses.soft_bce(out.pairs(batch.user, batch.item), batch.label)
+
+
+class MultinomialVAE(Term):
+    """:func:`ccdgraph.losses.multinomial_vae` on users as :class:`~ccdgraph.sampling.Entities`.
+
+    Args:
+        graph: its pairs and weights are the rows to reconstruct.
+        beta: weight of the KL term.
+    """
+
+    def __init__(self, graph: BipartiteGraph, *, beta: float = 0.2) -> None:
+        super().__init__()
+        self.graph, self.beta = graph, beta
+        self.place = torch.arange(len(graph.user), device=graph.device)
+
+    def forward(self, out: Embeddings, batch: Entities) -> Tensor:
+        """Sum over the users of the batch."""
+        if out.posterior is None:
+            raise ValueError("'out' has no posterior; this term needs a variational backbone")
+        scores = out.scores(batch.index)
+        pairs = self.graph.user_items
+        row, item = pairs.entries(batch.index)
+        count = pairs.degree[batch.index]
+        start = pairs.indptr[batch.index] - (count.cumsum(0) - count)
+        target = torch.zeros_like(scores)
+        place = start[row] + self.place[: len(row)]
+        target[row, item] = self.graph.weight[place].to(target.dtype)
+        mean, log_variance = (part[batch.index] for part in out.posterior)
+        return losses.multinomial_vae(scores, target, mean, log_variance, self.beta)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A term, where its batches come from, and its weight.
+
+    Args:
+        term: the loss.
+        batches: its own source; ``None`` reads the batch of the objective's first part.
+        weight: a number, or a schedule over epochs.
+    """
+
+    term: Term
+    batches: Batches | None
+    weight: float | Callable[[int], float] = 1.0
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Terms that are summed into one optimiser step.
+
+    The batches of the first part set the number of steps of an epoch; the others start over as
+    often as needed. Several objectives are swept one after another in each epoch.
+    """
+
+    parts: tuple[Part, ...]
