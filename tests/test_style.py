@@ -16,7 +16,7 @@ LAYERS = [
     {"data"},
     {"nn"},
     {"sampling", "ranking", "metrics", "losses"},
-    {"evaluate", "objective"},
+    {"evaluate", "objective", "calibration"},
     {"train", "checkpoint"},
     {"distill"},
     {"continual"},
@@ -31,7 +31,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Method files import no other method file, so that each reads from top to bottom on its own.
 SHARED = {
     "distill": {
-        *("teacher", "labels", "hints", "lists", "consensus"),
+        *("teacher", "labels", "hints", "lists", "consensus", "stored", "auxiliary"),
         *("heads", "balance", "trajectory"),  # what ConCF and HetComp are made of
     },
     "continual": {

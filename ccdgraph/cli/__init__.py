@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -115,6 +116,31 @@ def bench(
 
 
 @app.command(epilog="Example: ccdgraph report runs/demo --to demo.html")
+@in_one_sentence
+def label(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run with keep_states.")],
+    to: Annotated[Path, typer.Option("--to", metavar="STORE", help="Folder of the labels.")],
+    teacher: Annotated[str, typer.Option(help="Name of the teacher in the store.")] = "teacher",
+    scorer: Annotated[str | None, typer.Option(help="Scorer of the run that labels.")] = None,
+    lag: Annotated[list[int] | None, typer.Option(help="Blocks behind; may be repeated.")] = None,
+    freeze: Annotated[int | None, typer.Option(help="Last block that the labels know.")] = None,
+    k: Annotated[int, typer.Option(help="Items listed for a user.")] = 100,
+    half: Annotated[bool, typer.Option("--half", help="Store scores as float16.")] = False,
+    students: Annotated[int, typer.Option(help="Students that share the cost.")] = 1,
+) -> None:
+    """Label every block of a run's stream by its learner as it was before that block."""
+    from ccdgraph.cli.label import cost_line, parts_table
+    from ccdgraph.cli.tables import output
+    from ccdgraph.run.label import amortised, label_run
+
+    amortised((), students)  # refused before the work, not after it
+    label = partial(label_run, folder, to, teacher=teacher, scorer=scorer)
+    parts = label(lags=lag or (0,), freeze=freeze, k=k, half=half)
+    output().print(parts_table(parts))
+    typer.echo(cost_line(parts, students))
+
+
+@app.command()
 @in_one_sentence
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN_OR_SUITE", help="Folder of either.")],

@@ -10,6 +10,7 @@ from ccdgraph.continual.fire import FIRE, FIREConfig
 from ccdgraph.continual.fullbatch import FullBatch, FullBatchConfig
 from ccdgraph.continual.graphsail import GraphSAIL, GraphSAILConfig
 from ccdgraph.continual.growth import grow
+from ccdgraph.continual.online import Online, OnlineConfig
 from ccdgraph.continual.pisa import PISA, PISAConfig
 from ccdgraph.continual.reloop2 import ReLoop2, ReLoop2Config
 from ccdgraph.continual.spmf import SPMF, SPMFConfig
@@ -34,6 +35,8 @@ __all__ = [
     "FullBatchConfig",
     "GraphSAIL",
     "GraphSAILConfig",
+    "Online",
+    "OnlineConfig",
     "PISAConfig",
     "ReLoop2",
     "ReLoop2Config",

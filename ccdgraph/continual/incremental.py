@@ -19,7 +19,7 @@ from ccdgraph.data.stream import Block
 from ccdgraph.nn import Backbone, BackboneConfig, MultVAE
 from ccdgraph.ranking import Scorer
 from ccdgraph.sampling import Batches
-from ccdgraph.train import BPR, FitConfig, Objective, Part, embed
+from ccdgraph.train import BPR, FitConfig, Objective, Part, Term, embed
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,10 @@ Config = TypeVar("Config", bound=IncrementalConfig)
 class Incremental(Strategy, Generic[Config]):
     """One model, grown for every block and trained on it; strategies say what else counts.
 
-    A subclass overrides some of :meth:`interactions`, :meth:`batches`, :meth:`parts`,
-    :meth:`learn`, :meth:`remember` and :meth:`scorer`, and nothing else. What it keeps from one
-    block to the next are tensors in :attr:`memory`, stored and taken up with the model.
+    A subclass overrides some of :meth:`interactions`, :meth:`batches`, :meth:`hard`,
+    :meth:`parts`, :meth:`learn`, :meth:`remember` and :meth:`scorer`, and nothing else. What it
+    keeps from one block to the next are tensors in :attr:`memory`, stored and taken up with the
+    model.
 
     Losses are sums over a batch (:mod:`ccdgraph.losses`); a term that is a mean says so.
 
@@ -86,6 +87,10 @@ class Incremental(Strategy, Generic[Config]):
         config = self.config
         return scene.triplets(rows, batch_size=config.batch_size, negatives=config.negatives)
 
+    def hard(self) -> Term:
+        """Loss of the triplets of a ranking model; by default BPR."""
+        return BPR()
+
     def parts(self, scene: Scene, previous: Backbone) -> Sequence[Part]:
         """Terms beside the loss of the interactions; by default none.
 
@@ -104,7 +109,8 @@ class Incremental(Strategy, Generic[Config]):
         model = scene.grow(self.model, self.config.init, self.config.topk)
         rows, size = self.interactions(scene), self.config.batch_size
         batches, parts = self.batches(scene, rows), self.parts(scene, self.model)
-        scene.fit(model, [objective(scene, model, rows, batches, parts, size)], self.config.fit)
+        whole = objective(scene, model, rows, batches, parts, size, hard=self.hard())
+        scene.fit(model, [whole], self.config.fit)
         return model
 
     def remember(self, scene: Scene, model: Backbone) -> None:
@@ -119,7 +125,8 @@ class Incremental(Strategy, Generic[Config]):
         base = self.config.base
         model = scene.build(self.config.backbone)
         batches = scene.triplets(rows, batch_size=base.batch_size, negatives=base.negatives)
-        scene.fit(model, [objective(scene, model, rows, batches, (), base.batch_size)], base.fit)
+        whole = objective(scene, model, rows, batches, (), base.batch_size, hard=self.hard())
+        scene.fit(model, [whole], base.fit)
         return model
 
     def update(self, block: Block) -> Scorer:
@@ -189,6 +196,8 @@ def objective(
     triplets: Batches,
     parts: Sequence[Part],
     batch_size: int,
+    *,
+    hard: Term | None = None,
 ) -> Objective:
     """The loss of the interactions in the way of the model's kind, and further parts.
 
@@ -199,9 +208,10 @@ def objective(
         triplets: the same with negatives, for ranking and for parts without batches.
         parts: what else counts.
         batch_size: users of a step of a variational model.
+        hard: loss of the triplets; BPR by default.
     """
     if not isinstance(model, MultVAE):
-        return Objective((Part(BPR(), triplets), *parts))
+        return Objective((Part(hard or BPR(), triplets), *parts))
     own = scene.reconstruction(scene.among_known(rows), batch_size=batch_size)
     return Objective(
         (own, *(p if p.batches is not None else replace(p, batches=triplets) for p in parts))

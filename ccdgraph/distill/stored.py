@@ -58,7 +58,7 @@ class PointwiseKD(Term):
 
     .. math:: \ell = -\sum_u \sum_{k=1}^{K_u} q_{uk} \log \sigma(s(u, \pi_{uk}))
         + (1 - q_{uk}) \log \sigma(-s(u, \pi_{uk})), \qquad
-        q_{uk} = \sigma\big((t_{uk} + b) / a\big)
+        q_{uk} = \min\big(1, c\, \sigma((t_{uk} + b) / a)\big)
 
     over the distinct users of the batch that have labels. The labels of :class:`CD
     <ccdgraph.distill.cd.CD>` on the whole list instead of a sample of it: Lee et al.,
@@ -70,17 +70,26 @@ class PointwiseKD(Term):
         scores: the teacher's scores of the lists, ``[U, K]``.
         scale: ``a``; large values make the labels soft.
         shift: ``b``, added to the teacher's scores.
+        gain: ``c``, the label scaling of External Large Foundation Model (WWW 2025 companion,
+            https://arxiv.org/abs/2502.17494), for labels that lie close to 0.
     """
 
     def __init__(
-        self, lists: Tensor, scores: Tensor, *, scale: float = 1.0, shift: float = 0.0
+        self,
+        lists: Tensor,
+        scores: Tensor,
+        *,
+        scale: float = 1.0,
+        shift: float = 0.0,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
-        if not scale > 0:
-            raise ValueError(f"'scale' is {scale}, expected a number above 0")
+        for name, value in (("scale", scale), ("gain", gain)):
+            if not value > 0:
+                raise ValueError(f"'{name}' is {value}, expected a number above 0")
         self.real, scores = _checked(lists, scores)
         self.item = lists.clamp(min=0)
-        self.label = ((scores + shift) / scale).sigmoid()
+        self.label = ((scores + shift) / scale).sigmoid().mul(gain).clamp(max=1)
 
     def forward(self, out: Embeddings, batch: Triplets | Entities) -> Tensor:
         """Sum over the labelled pairs of the distinct users of the batch."""

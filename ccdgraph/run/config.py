@@ -156,6 +156,7 @@ class RunConfig:
         evaluate: what is measured.
         teachers_from: folder of another run of CCD on the same data whose base teachers are taken
             over instead of being trained.
+        keep_states: keep the learner's state after every block; ``ccdgraph label`` reads them.
 
     Raises:
         ValueError: the strategy is unknown, its settings do not fit or stand in the wrong table,
@@ -173,6 +174,7 @@ class RunConfig:
     settings: Mapping[str, Any] = field(default_factory=dict)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     teachers_from: str | None = None
+    keep_states: bool = False
 
     def __post_init__(self) -> None:
         self._check_tables()

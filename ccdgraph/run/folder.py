@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CONFIG, ABOUT, METRICS = "config.toml", "run.json", "metrics.parquet"
 CHECKPOINT, TEACHERS, SERVED = "checkpoint", "teachers", "served"
+STATES = "states"  # of the learner after every block, where the configuration keeps them
 LISTED = 200  # items stored for a user of a scorer that has no embeddings
 
 

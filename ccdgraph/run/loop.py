@@ -149,6 +149,9 @@ class _Run:
         self._diagnose(served, learnt)
         files.write_served(self.folder, served, self.placed, learnt)
         self.seconds[f"{learnt}/evaluation"] = time.perf_counter() - started
+        if self.config.keep_states:
+            kept = self.folder / files.STATES / str(learnt)
+            checkpoint.save(kept, self.strategy.state(), self._meta())
         files.write_rows(self.folder, self.rows)
         self._write_about()
         if not self.staged:  # learnt in one piece: stored once it is measured, or learnt again

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from ccdgraph.continual import OnlineConfig
 from ccdgraph.data import (
     DATASETS,
     Events,
@@ -17,6 +18,7 @@ from ccdgraph.data import (
     split_stream,
     synthetic_stream,
 )
+from ccdgraph.distill.labels import StoreReader, identity
 from ccdgraph.nn import BackboneConfig
 from ccdgraph.run.config import DataConfig, RunConfig, Source
 from ccdgraph.run.learner import within
@@ -67,10 +69,22 @@ def check_stream(config: RunConfig, stream: Stream) -> None:
             raise ValueError(
                 f"block {block.index} of '{stream.name}' has no test rows to evaluate on"
             )
+    if isinstance(config.learner, OnlineConfig):
+        _check_labels(config.learner, stream)
     if config.ccd is not None and not config.ccd.teachers:
         raise ValueError("'ccd.teachers' is empty; the ensemble needs at least one member")
     for model in within(config.learner, BackboneConfig):
         model.build(2, 2)
+
+
+def _check_labels(config: OnlineConfig, stream: Stream) -> None:
+    """Refuses a store that some block would not find its labels in."""
+    if config.labels is None:
+        return
+    data = identity(stream)
+    reader = StoreReader(config.labels, config.teacher, config.lag, config.freeze, data)
+    for block in range(1, len(stream)):
+        reader.read(block)
 
 
 def tested_blocks(stream: Stream, learnt: int) -> range:

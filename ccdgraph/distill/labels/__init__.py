@@ -2,6 +2,7 @@
 
 from ccdgraph.distill.labels.score import label_block
 from ccdgraph.distill.labels.soft import SoftLabels, StoredLabels
+from ccdgraph.distill.labels.source import StoreReader, teacher_before, version_after
 from ccdgraph.distill.labels.store import (
     LabelManifest,
     LabelPart,
@@ -16,9 +17,12 @@ __all__ = [
     "LabelPart",
     "LabelWriter",
     "SoftLabels",
+    "StoreReader",
     "StoredLabels",
     "identity",
     "label_block",
     "read_labels",
     "read_manifest",
+    "teacher_before",
+    "version_after",
 ]

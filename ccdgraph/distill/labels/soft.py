@@ -62,6 +62,17 @@ class SoftLabels:
     def __len__(self) -> int:
         return self.user.numel()
 
+    def padded(self, num_users: int) -> tuple[Tensor, Tensor]:
+        """Scores and lists of the users ``0 .. num_users - 1``, as :meth:`StoredLabels.lists`.
+
+        The ranks must be the places in the lists, as :meth:`from_lists` makes them.
+        """
+        width = int(self.rank.max()) + 1 if len(self) else 0
+        score = self.score.new_full((num_users, width), -torch.inf)
+        item = self.item.new_full((num_users, width), -1)
+        score[self.user, self.rank], item[self.user, self.rank] = self.score, self.item
+        return score, item
+
     def to(self, device: torch.device | str) -> SoftLabels:
         """The same labels on ``device``."""
         columns = (self.user, self.item, self.rank, self.score)
