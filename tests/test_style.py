@@ -37,10 +37,12 @@ SHARED = {
     "continual": {
         *("config", "known", "scene", "strategy", "growth", "replay"),
         *("incremental", "reservoir", "kmeans"),  # what the baselines have in common
+        *("signals", "drift"),  # what adaptive CCD watches
         *("lwckd", "piw"),  # terms and weights that several strategies regularise with
     },
 }
-COMPOSED = {"continual/ccd.py", "continual/stages.py"}  # CCD is made of the others
+# CCD is made of the others.
+COMPOSED = {"continual/ccd.py", "continual/stages.py", "continual/adaptive.py"}
 
 REQUIRED = {
     *("ccdgraph", "torch", "torch_geometric", "numpy", "pandas", "networkx"),

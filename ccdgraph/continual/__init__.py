@@ -1,5 +1,6 @@
 """Continual learning: growth, replay, regularisers, and the strategies made of them."""
 
+from ccdgraph.continual.adaptive import AdaptiveCCD, AdaptiveConfig
 from ccdgraph.continual.ader import ADER, ADERConfig
 from ccdgraph.continual.ccd import CCD
 from ccdgraph.continual.config import CCDConfig
@@ -23,6 +24,8 @@ __all__ = [
     "PISA",
     "SPMF",
     "ADERConfig",
+    "AdaptiveCCD",
+    "AdaptiveConfig",
     "CCDConfig",
     "Contrastive",
     "ContrastiveConfig",

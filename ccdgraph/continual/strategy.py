@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -23,6 +24,8 @@ class Strategy(ABC):
 
     on_progress: OnProgress | None = None
     on_stage: Callable[[], None] | None = None
+    # What was noticed on the stream, as named tuples; a run writes it down.
+    events: Sequence[Any] = ()
 
     @abstractmethod
     def update(self, block: Block) -> Scorer:

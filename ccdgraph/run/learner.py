@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ccdgraph.config import ConfigError, from_dict, resolve
-from ccdgraph.continual import CCD, Strategy
+from ccdgraph.continual import CCD, AdaptiveCCD, Strategy
 
 Value = TypeVar("Value")
 
@@ -103,6 +103,8 @@ def count_parameters(strategy: Strategy) -> dict[str, int]:
 
     Those of CCD are ``"student"`` and, all members together, ``"teacher"``.
     """
+    if isinstance(strategy, AdaptiveCCD):
+        strategy = strategy.inner
     if isinstance(strategy, CCD):
         held: dict[str, Any] = {"student": strategy.student, "teacher": strategy.teachers}
     else:

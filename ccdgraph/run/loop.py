@@ -200,6 +200,7 @@ class _Run:
             "peak_memory": self._peak(),
             "served": self.served,
             "health": self.health,
+            "events": [event._asdict() for event in self.strategy.events],
         }
         files.write_about(self.folder, self.result(), self.stream, self.fingerprint, more)
 

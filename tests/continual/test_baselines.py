@@ -11,7 +11,7 @@ from small_learner import SMALL, learn, small
 
 from ccdgraph import continual
 from ccdgraph.config import from_dict, to_toml
-from ccdgraph.continual import CCD, CCDConfig, Online, Strategy
+from ccdgraph.continual import CCD, AdaptiveCCD, CCDConfig, Online, Strategy
 from ccdgraph.continual.incremental import Incremental, IncrementalConfig
 from ccdgraph.nn import BackboneConfig
 
@@ -19,7 +19,9 @@ EXPORTED = [getattr(continual, name) for name in continual.__all__]
 BASELINES = [
     cls
     for cls in EXPORTED
-    if isinstance(cls, type) and issubclass(cls, Strategy) and cls not in (CCD, Online, Strategy)
+    if isinstance(cls, type)
+    and issubclass(cls, Strategy)
+    and cls not in (CCD, AdaptiveCCD, Online, Strategy)
 ]
 each = pytest.mark.parametrize("cls", BASELINES)
 
