@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ccdgraph import losses
 from ccdgraph.data.graph import BipartiteGraph
+from ccdgraph.data.subgraph import Subgraph, neighbourhood
 from ccdgraph.nn.backbone import Embeddings
 from ccdgraph.sampling import Batches, Entities, Pairs, Triplets
 
@@ -29,6 +30,19 @@ class Term(nn.Module):
     def begin_epoch(self, epoch: int) -> None:
         """Redraw what is fixed within an epoch; by default nothing."""
 
+    def reads(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Ids of the users and items whose embeddings :meth:`forward` reads, repeated or not.
+
+        A sampled subgraph is drawn around them. ``forward`` then has to look embeddings up by id
+        (``out.pairs``, ``out.user_rows``, ``out.item_rows``).
+
+        Raises:
+            ValueError: by default, as a term may read all of them.
+        """
+        raise ValueError(
+            f"{type(self).__name__} reads the embeddings of the whole graph; set 'fanout' to none"
+        )
+
 
 class BPR(Term):
     """:func:`ccdgraph.losses.bpr` on :class:`~ccdgraph.sampling.Triplets`."""
@@ -39,6 +53,10 @@ class BPR(Term):
         negative = out.pairs(batch.user.unsqueeze(-1), batch.negative)
         return losses.bpr(positive, negative)
 
+    def reads(self, batch: Triplets) -> tuple[Tensor, Tensor]:
+        """Users, positives and negatives."""
+        return batch.user, torch.cat([batch.positive, batch.negative.flatten()])
+
 
 class SoftBCE(Term):
     """:func:`ccdgraph.losses.soft_bce` on :class:`~ccdgraph.sampling.Pairs`."""
@@ -46,6 +64,10 @@ class SoftBCE(Term):
     def forward(self, out: Embeddings, batch: Pairs) -> Tensor:
         """Sum over the batch."""
         return losses.soft_bce(out.pairs(batch.user, batch.item), batch.label)
+
+    def reads(self, batch: Pairs) -> tuple[Tensor, Tensor]:
+        """Users and items."""
+        return batch.user, batch.item
 
 
 class MultinomialVAE(Term):
@@ -101,3 +123,42 @@ class Objective:
     """
 
     parts: tuple[Part, ...]
+
+
+class Views:
+    """The graph that a step propagates over: the whole, or what lies around its batches.
+
+    Args:
+        graph: the whole graph.
+        fanout: neighbours drawn in each round; ``None`` for the whole graph.
+        depth: rounds of message passing of the backbone, where it says so.
+        generator: source of the draws, on the device of ``graph``.
+
+    Raises:
+        ValueError: fewer draws than rounds, or a number of neighbours that is none.
+    """
+
+    def __init__(
+        self,
+        graph: BipartiteGraph,
+        fanout: Sequence[int] | None,
+        depth: int | None,
+        generator: torch.Generator,
+    ) -> None:
+        if fanout is not None and (depth or 0) > len(fanout):
+            raise ValueError(
+                f"'fanout' is {tuple(fanout)}, but the backbone passes messages {depth} times; "
+                "give one number for each time"
+            )
+        if any(most == 0 or most < -1 for most in fanout or ()):
+            raise ValueError(f"'fanout' is {fanout}; each number is at least 1, or -1 for all")
+        self.graph, self.fanout, self.generator = graph, fanout, generator
+
+    def __call__(self, terms: Sequence[Term], batches: Sequence[Any]) -> BipartiteGraph | Subgraph:
+        """What ``terms`` need to read ``batches``, one of each."""
+        if self.fanout is None:
+            return self.graph
+        pairs = zip(terms, batches, strict=True)
+        read = [term.reads(batch) for term, batch in pairs]
+        user, item = (torch.cat(ids) for ids in zip(*read, strict=True))
+        return neighbourhood(self.graph, user, item, self.fanout, generator=self.generator)

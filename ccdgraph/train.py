@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from ccdgraph.objective import Objective as Objective
 from ccdgraph.objective import Part as Part
 from ccdgraph.objective import SoftBCE as SoftBCE
 from ccdgraph.objective import Term as Term
+from ccdgraph.objective import Views
 from ccdgraph.sampling import Batches
 
 
@@ -39,6 +41,10 @@ class FitConfig:
         min_steps: steps of the first objective that ``epochs`` is raised to reach. A small block
             has few steps an epoch, while a fresh student needs as many as on a large one.
         record: on a CUDA device, record a step of every objective and replay it.
+        max_steps: steps of an epoch of each objective, at most; 0 sets no limit. With a limit an
+            epoch does not see all its batches.
+        fanout: neighbours drawn in each round of message passing around what a step reads, nearest
+            first (-1 takes all); ``None`` propagates over the whole graph in every step.
     """
 
     epochs: int = 10
@@ -47,6 +53,8 @@ class FitConfig:
     patience: int = 0
     min_steps: int = 0
     record: bool = True
+    max_steps: int = 0
+    fanout: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,15 +92,12 @@ def fit(
     """
     terms = nn.ModuleList(part.term for objective in objectives for part in objective.parts)
     trainable = nn.ModuleList([model, terms])
-    record = config.record and graph.device.type == "cuda"
-    optimizer = torch.optim.Adam(
-        trainable.parameters(),
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        fused=True,
-        capturable=record,
-    )
-    sweeps = [_Sweep(model, graph, objective, optimizer, record=record) for objective in objectives]
+    # The sizes of a sampled subgraph differ from step to step, so there is no step to replay.
+    record = config.record and graph.device.type == "cuda" and config.fanout is None
+    views = Views(graph, config.fanout, model.depth, rng(*seed, "around", device=graph.device))
+    optimizer = _adam(trainable, config, capturable=record)
+    sweep = partial(_Sweep, model, views, optimizer, record=record, max_steps=config.max_steps)
+    sweeps = [sweep(objective) for objective in objectives]
     history, valid, best, best_state = [], [], -1, None
     epoch, epochs = 0, config.epochs
     while epoch < epochs:
@@ -133,6 +138,16 @@ def embed(model: Backbone, graph: BipartiteGraph) -> Embeddings:
     return out.detach()
 
 
+def _adam(trainable: nn.Module, config: FitConfig, *, capturable: bool) -> torch.optim.Adam:
+    return torch.optim.Adam(
+        trainable.parameters(),
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        fused=True,
+        capturable=capturable,
+    )
+
+
 @contextlib.contextmanager
 def _seeded(*seed: int | str, device: torch.device) -> Iterator[None]:
     """Torch's global generators, which the dropout of a PyG module reads, seeded and put back."""
@@ -147,20 +162,21 @@ class _Sweep:
     def __init__(
         self,
         model: Backbone,
-        graph: BipartiteGraph,
-        objective: Objective,
+        views: Views,
         optimizer: torch.optim.Optimizer,
+        objective: Objective,
         *,
         record: bool,
+        max_steps: int,
     ) -> None:
-        self.objective, self.record = objective, record
-        self.current = partial(embed, model, graph)
+        self.objective, self.record, self.max_steps = objective, record, max_steps
+        self.current = partial(embed, model, views.graph)
         # On the device: reading the loss would make the host wait in every step, and a recorded
         # step finds the weights of later epochs where it found those of its own.
-        self.total = torch.zeros((), device=graph.device)
-        self.weight = torch.ones(len(objective.parts), device=graph.device)
+        self.total = torch.zeros((), device=views.graph.device)
+        self.weight = torch.ones(len(objective.parts), device=views.graph.device)
         terms = [part.term for part in objective.parts]
-        self.step = partial(_step, model, graph, terms, optimizer, self.weight, self.total)
+        self.step = partial(_step, model, views, terms, optimizer, self.weight, self.total)
         self.redraws = any(type(term).begin_epoch is not Term.begin_epoch for term in terms)
         self.run: Callable[[Sequence[Any]], None] | None = None
 
@@ -175,7 +191,8 @@ class _Sweep:
         if self.run is None or self.redraws:
             self.run = Replayed(self.step) if self.record else self.step
         steps = 0
-        for batches in _steps(self.objective, epoch, self.current):
+        every = _steps(self.objective, epoch, self.current)
+        for batches in islice(every, self.max_steps or None):
             self.run(batches)
             steps += 1
         return self.total, steps
@@ -183,7 +200,7 @@ class _Sweep:
 
 def _step(
     model: Backbone,
-    graph: BipartiteGraph,
+    views: Views,
     terms: Sequence[Term],
     optimizer: torch.optim.Optimizer,
     weight: Tensor,
@@ -191,7 +208,7 @@ def _step(
     batches: Sequence[Any],
 ) -> None:
     """One step of the optimiser; its loss is added to ``total``."""
-    out, pairs = model(graph), zip(terms, batches, strict=True)
+    out, pairs = model(views(terms, batches)), zip(terms, batches, strict=True)
     loss = (torch.stack([term(out, batch) for term, batch in pairs]) * weight).sum()
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

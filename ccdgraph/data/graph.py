@@ -174,7 +174,7 @@ class BipartiteGraph:
 
     def propagate(self, x: Tensor) -> Tensor:
         r"""One round of message passing, :math:`\hat A x`: ``[U + I, D] -> [U + I, D]``."""
-        return _product(self.adjacency, self.adjacency, x)
+        return sparse_product(self.adjacency, self.adjacency, x)
 
     def sum_over_items(self, x: Tensor, weight: Tensor) -> Tensor:
         """Weighted sum of the rows of each user's items, ``[I, D] -> [U, D]``.
@@ -191,7 +191,7 @@ class BipartiteGraph:
         flipped = torch.sparse_csr_tensor(
             by_item.indptr, by_item.item, weight[order], size=size[::-1], check_invariants=False
         )
-        return _product(matrix, flipped, x)
+        return sparse_product(matrix, flipped, x)
 
     def to(self, device: torch.device | str) -> BipartiteGraph:
         """The same graph on ``device``."""
@@ -268,10 +268,11 @@ class RowMean:
 
     def __call__(self, x: Tensor) -> Tensor:
         """``[num_items, D] -> [num_users, D]``."""
-        return _product(*self._matrices, x)
+        return sparse_product(*self._matrices, x)
 
 
-def _product(matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
+def sparse_product(matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
+    """``matrix @ x``; its gradient goes through ``transposed``, which is there already."""
     out: Tensor = _SparseProduct.apply(x, matrix, transposed)  # type: ignore[no-untyped-call]
     return out
 

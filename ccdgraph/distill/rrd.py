@@ -63,6 +63,7 @@ class RRD(Term):
         self.first_stays = ~(lists == 0).any(1)
         # The most entries that any batch of n users can have seen, so that no step has to ask.
         self.most = seen.degree.sort(descending=True).values.cumsum(0).cpu()
+        self.kept: Tensor | None = None
         self.dropped: Tensor | None = None
 
     def begin_epoch(self, epoch: int) -> None:
@@ -70,13 +71,27 @@ class RRD(Term):
         size = self.seen.num_items
         if self.num_rest and self.num_rest < size and epoch % self.redraw == 0:
             order = torch.randperm(size, generator=self.generator, device=self.place.device)
-            self.dropped = order[self.num_rest :]
+            self.kept, self.dropped = order[: self.num_rest], order[self.num_rest :]
+
+    def reads(self, batch: Entities) -> tuple[Tensor, Tensor]:
+        """Those of the batch, what is on their lists, and the entries that stay in the rest."""
+        if self.kept is None:
+            raise ValueError(
+                f"'num_rest' is {self.num_rest} of {self.seen.num_items} entries, so RRD reads all "
+                "embeddings; draw fewer, or set 'fanout' to none"
+            )
+        theirs = torch.cat([self.place[batch.index].flatten(), self.kept])
+        return (batch.index, theirs) if self.side == "user" else (theirs, batch.index)
 
     def forward(self, out: Embeddings, batch: Entities) -> Tensor:
         """Sum over the users (or items) of the batch."""
         ours, theirs = (out.user, out.item) if self.side == "user" else (out.item, out.user)
         index, real = batch.index, self.real[batch.index]
         seen = self.seen.padded_entries(index, int(self.most[len(index) - 1]) if len(index) else 0)
+        # Below half, scoring what is kept alone costs less than masking the rest of a whole block.
+        few = out.ids is not None or 2 * self.num_rest < self.seen.num_items
+        if self.kept is not None and few:
+            return losses.relaxed_ranking(*self._scored_alone(out, index, self.kept, *seen), real)
         listed, rest = _ListedAndRest.apply(  # type: ignore[no-untyped-call]
             rows(ours, index),
             theirs,
@@ -87,6 +102,26 @@ class RRD(Term):
             self.dropped,
         )
         return losses.relaxed_ranking(listed, rest, real)
+
+    def _scored_alone(
+        self, out: Embeddings, index: Tensor, kept: Tensor, row: Tensor, entry: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As :class:`_ListedAndRest`, with the scores of the kept entries and of the lists only."""
+        user_side, place, real = self.side == "user", self.place[index], self.real[index]
+        ours = out.user_rows(index) if user_side else out.item_rows(index)
+        theirs = out.item_rows if user_side else out.user_rows
+        listed = (theirs(place) * ours.unsqueeze(1)).sum(-1)
+        column = torch.full((self.seen.num_items,), len(kept), device=kept.device)
+        column[kept] = torch.arange(len(kept), device=kept.device)
+        # One row and one column more take what pads, and what is not kept.
+        hidden = torch.zeros(len(index) + 1, len(kept) + 1, dtype=torch.bool, device=kept.device)
+        hidden[row, column[entry]] = True
+        hidden[:-1].scatter_(1, torch.where(real, column[place], len(kept)), True)
+        hidden = hidden[:-1, :-1]
+        empty = hidden.all(1)
+        scores = ours @ theirs(kept).T
+        rest = scores.masked_fill(hidden & ~empty.unsqueeze(1), float("-inf")).logsumexp(1)
+        return listed, rest.masked_fill(empty, float("-inf"))
 
 
 class _ListedAndRest(torch.autograd.Function):

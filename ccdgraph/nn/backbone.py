@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from ccdgraph.data.graph import BipartiteGraph
+from ccdgraph.data.subgraph import Subgraph
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +22,8 @@ class Embeddings:
         item: served item embeddings ``[I, D]``; the score of a pair is the inner product.
         layers: outputs of the single layers, each ``[U + I, D']``, for layer-wise methods.
         posterior: mean and log-variance of the user codes ``[U, H]`` each, of a variational model.
+        ids: of a sampled subgraph, the users and the items that the rows belong to, ascending;
+            ``None`` where row ``u`` is user ``u``.
 
     >>> out = Embeddings(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
     >>> out.scores(torch.tensor([0])).tolist()
@@ -31,6 +34,7 @@ class Embeddings:
     item: Tensor
     layers: tuple[Tensor, ...] = ()
     posterior: tuple[Tensor, Tensor] | None = None
+    ids: tuple[Tensor, Tensor] | None = None
 
     @property
     def num_users(self) -> int:
@@ -44,11 +48,21 @@ class Embeddings:
 
     def scores(self, user: Tensor) -> Tensor:
         """Scores of every item for the listed users, ``[B] -> [B, I]``."""
+        if self.ids is not None:
+            raise ValueError("a sampled subgraph does not score all items; embed the whole graph")
         return self.user[user] @ self.item.T
 
     def pairs(self, user: Tensor, item: Tensor) -> Tensor:
         """Scores of single pairs; ``user`` and ``item`` broadcast, ``[...] -> [...]``."""
-        return (rows(self.user, user) * rows(self.item, item)).sum(-1)
+        return (self.user_rows(user) * self.item_rows(item)).sum(-1)
+
+    def user_rows(self, user: Tensor) -> Tensor:
+        """Embeddings of users by id, of a sampled subgraph those it was drawn around."""
+        return rows(self.user, user if self.ids is None else _place(self.ids[0], user))
+
+    def item_rows(self, item: Tensor) -> Tensor:
+        """Embeddings of items by id, of a sampled subgraph those it was drawn around."""
+        return rows(self.item, item if self.ids is None else _place(self.ids[1], item))
 
     def detach(self) -> Embeddings:
         """The same values, cut from the graph of gradients: how a teacher enters a loss."""
@@ -65,7 +79,13 @@ class Embeddings:
             change(self.item),
             tuple(change(x) for x in self.layers),
             None if posterior is None else (change(posterior[0]), change(posterior[1])),
+            None if self.ids is None else (change(self.ids[0]), change(self.ids[1])),
         )
+
+
+def _place(ids: Tensor, index: Tensor) -> Tensor:
+    # An int32 answer halves what the lookup writes, and the tables take it.
+    return torch.searchsorted(ids, index.contiguous(), out_int32=True)
 
 
 def rows(table: Tensor, index: Tensor) -> Tensor:
@@ -89,6 +109,9 @@ class Backbone(nn.Module):
         std: standard deviation of the initial values.
         generator: source of the initial values.
     """
+
+    # Rounds of message passing, where the class knows them.
+    depth: int | None = None
 
     # Parameters with one row per entity, and whose rows they are; growth appends to these.
     entity_tables: ClassVar[dict[str, str]] = {"user": "user", "item": "item"}
@@ -119,16 +142,26 @@ class Backbone(nn.Module):
         """Served embedding of every node from its layers; by default the last layer."""
         return layers[-1]
 
-    def forward(self, graph: BipartiteGraph) -> Embeddings:
-        """Embeddings of every user and item of ``graph``.
+    def forward(self, graph: BipartiteGraph | Subgraph) -> Embeddings:
+        """Embeddings of every user and item of ``graph``, or of those a subgraph was drawn around.
 
         Raises:
             ValueError: the graph has other entity counts than the tables.
         """
+        if isinstance(graph, Subgraph):
+            return self._around(graph)
         self.check_graph(graph)
         layers = self.layers(torch.cat([self.user, self.item]), graph)
         user, item = self.readout(layers).split([self.num_users, self.num_items])
         return Embeddings(user, item, tuple(layers))
+
+    def _around(self, near: Subgraph) -> Embeddings:
+        x = torch.cat([rows(self.user, near.user), rows(self.item, near.item)])
+        # What message passing reads of a graph, a subgraph has as well.
+        layers = self.layers(x, cast(BipartiteGraph, near))
+        user, item = near.asked(self.readout(layers))
+        ids = near.user[: len(user)], near.item[: len(item)]
+        return Embeddings(user, item, tuple(torch.cat(near.asked(x)) for x in layers), ids=ids)
 
     def check_graph(self, graph: BipartiteGraph) -> None:
         """Refuse a graph whose entity counts differ from the tables."""

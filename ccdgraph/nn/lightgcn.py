@@ -36,7 +36,7 @@ class LightGCN(Backbone):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(num_users, num_items, dim, std=std, generator=generator)
-        self.num_layers = num_layers
+        self.num_layers = self.depth = num_layers
 
     def layers(self, x: Tensor, graph: BipartiteGraph) -> list[Tensor]:
         """The table and each round of propagation, ``L + 1`` tensors ``[U + I, D]``."""

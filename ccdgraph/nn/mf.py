@@ -13,6 +13,8 @@ class MF(Backbone):
     the BPR loss, Rendle et al., UAI 2009, https://arxiv.org/abs/1205.2618.
     """
 
+    depth = 0
+
     def propagate(self, x: Tensor, graph: BipartiteGraph) -> Tensor:
         """The table rows as they are, ``[U + I, D]``."""
         return x

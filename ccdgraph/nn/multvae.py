@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ccdgraph.data.graph import BipartiteGraph
+from ccdgraph.data.subgraph import Subgraph
 from ccdgraph.nn.backbone import Backbone, Embeddings, normal_table
 
 
@@ -67,8 +68,10 @@ class MultVAE(Backbone):
         """Take the dropout and the noise of the coming epoch from ``generator``."""
         self._noise = generator
 
-    def forward(self, graph: BipartiteGraph) -> Embeddings:
+    def forward(self, graph: BipartiteGraph | Subgraph) -> Embeddings:
         """Embeddings of width ``H + 1`` and the posterior of every user."""
+        if isinstance(graph, Subgraph):
+            raise ValueError("MultVAE reads whole rows of its graph; set 'fanout' to none")
         self.check_graph(graph)
         hidden = torch.tanh(self._encode(graph) + self.encoder_bias)
         mean, log_variance = (hidden @ self.posterior + self.posterior_bias).chunk(2, dim=1)

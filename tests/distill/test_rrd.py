@@ -75,12 +75,15 @@ def test_value_and_gradient_equal_a_double_loop(side):
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("num_rest", [1, 2, 5])
 @pytest.mark.parametrize("side", ["user", "item"])
-def test_a_reduced_rest_equals_the_loop_without_the_dropped_entries(side):
+def test_a_reduced_rest_equals_the_loop_without_the_dropped_entries(side, num_rest):
+    """Below half of the entries the kept ones alone are scored, above it all."""
     lists, seen = instance(side)
-    term = RRD(lists, seen, side=side, num_rest=3, generator=torch.Generator().manual_seed(2))
+    draw = torch.Generator().manual_seed(2)
+    term = RRD(lists, seen, side=side, num_rest=num_rest, generator=draw)
     term.begin_epoch(0)
-    assert len(term.dropped) == seen.num_items - 3
+    assert len(term.dropped) == seen.num_items - num_rest
     out, batch = embeddings(), torch.arange(lists.size(0))
     loss = term(out, Entities(batch))
     expected = naive(oriented(out, side), lists, seen, batch.tolist(), term.dropped.tolist())
