@@ -1,6 +1,12 @@
 """Interactions, their sources, and the streams of blocks they are cut into."""
 
-from ccdgraph.data.datasets import DATASETS, DatasetName, read_dataset, synthetic_stream
+from ccdgraph.data.datasets import (
+    DATASETS,
+    DatasetName,
+    read_dataset,
+    skewed_interactions,
+    synthetic_stream,
+)
 from ccdgraph.data.describe import BlockSummary, describe, fingerprint
 from ccdgraph.data.events import Events
 from ccdgraph.data.filters import deduplicate, k_core
@@ -31,6 +37,7 @@ __all__ = [
     "read_interactions",
     "read_presplit",
     "read_stream",
+    "skewed_interactions",
     "split_stream",
     "synthetic_stream",
     "write_stream",

@@ -79,13 +79,21 @@ def utc_seconds(
     if not (kind.is_integer(column.type) or kind.is_floating(column.type)):
         raise ValueError(f"{place} has type {column.type}; times are numbers, text or dates")
     raw = column.to_numpy()
-    refuse_rows(column, ~(np.abs(raw) < 9e18), place, "it is out of range for a time")
+    # Extremes first: a mask for the message takes as much memory as the column.
+    if not -9e18 < raw.min() <= raw.max() < 9e18:
+        refuse_rows(column, ~(np.abs(raw) < 9e18), place, "it is out of range for a time")
     if unit is None:
-        units = np.searchsorted(_UNIT_FROM, np.abs(raw), side="right")
-        unit = list(PER_SECOND)[units[0]]
-        hint = f"the first row is in {unit!r} by its size, this one is not; set 'time_unit'"
-        refuse_rows(column, units != units[0], place, hint)
-    return raw, np.floor_divide(raw, PER_SECOND[unit]).astype(np.int64), unit
+        size = raw if raw.min() >= 0 else np.abs(raw)
+        first, low, high = np.searchsorted(
+            _UNIT_FROM, [size[0], size.min(), size.max()], side="right"
+        )
+        unit = list(PER_SECOND)[first]
+        if low != high:
+            other = np.searchsorted(_UNIT_FROM, size, side="right") != first
+            hint = f"the first row is in {unit!r} by its size, this one is not; set 'time_unit'"
+            refuse_rows(column, other, place, hint)
+    seconds = np.floor_divide(raw, PER_SECOND[unit])
+    return raw, seconds.astype(np.int64, copy=False), unit
 
 
 def float_values(column: pa.ChunkedArray, place: str) -> NDArray[np.float32]:

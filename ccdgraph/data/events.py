@@ -12,6 +12,8 @@ from torch import Tensor
 from ccdgraph.data.interactions import Interactions
 from ccdgraph.data.vocabulary import Vocabulary
 
+_PIECE = 2**22  # rows looked at together, so that a check holds no copy of a column
+
 
 @dataclass(frozen=True)
 class Events:
@@ -38,14 +40,13 @@ class Events:
 
     def __post_init__(self) -> None:
         rows = self.interactions
-        if rows.time is not None and bool((rows.time.diff() < 0).any()):
+        if rows.time is not None and bool((rows.time[1:] < rows.time[:-1]).any()):
             raise ValueError("'interactions' are not in time order; build with Events.from_rows")
         for field, ids, size in (
             ("user", rows.user, len(self.users)),
             ("item", rows.item, len(self.items)),
         ):
-            highest = torch.cat([ids.new_full((1,), -1), ids.cummax(0).values])
-            if int(highest[-1]) + 1 != size or bool((highest.diff() > 1).any()):
+            if not _in_order_of_appearance(ids, size):
                 raise ValueError(
                     f"'interactions.{field}' is not numbered by first appearance over "
                     f"{size} {field}s; build with Events.from_rows"
@@ -115,8 +116,19 @@ def iso(seconds: int) -> str:
         return f"{seconds} s"
 
 
+def _in_order_of_appearance(ids: Tensor, size: int) -> bool:
+    """Whether every id of ``0 .. size - 1`` occurs, and none before a smaller one."""
+    highest = ids.new_full((1,), -1)
+    for piece in ids.split(_PIECE):
+        running = torch.cat([highest, piece]).cummax(0).values
+        if bool((running.diff() > 1).any()):
+            return False
+        highest = running[-1:]
+    return int(highest) + 1 == size
+
+
 def _renumber(ids: Tensor, vocabulary: Vocabulary) -> tuple[Tensor, Vocabulary]:
     import pandas as pd
 
     codes, kept = pd.factorize(ids.numpy())
-    return torch.from_numpy(codes.astype("int64")), Vocabulary(vocabulary[kept])
+    return torch.from_numpy(codes.astype("int64", copy=False)), Vocabulary(vocabulary[kept])

@@ -33,8 +33,11 @@ class Interactions:
     def __len__(self) -> int:
         return self.user.numel()
 
-    def __getitem__(self, index: Tensor) -> Interactions:
-        """The events that a mask ``[E]`` or an index ``[n]`` selects, in its order."""
+    def __getitem__(self, index: Tensor | slice) -> Interactions:
+        """The events that a mask ``[E]`` or an index ``[n]`` selects, in its order.
+
+        A slice gives a view of the same memory.
+        """
         return Interactions(
             self.user[index],
             self.item[index],

@@ -75,34 +75,55 @@ def read_interactions(
     """
     given = {"user": user, "item": item, "time": time, "rating": rating}
     place = where(source)
-    table = read_table(source, lambda fields: _roles(fields, given, place), header=header)
-    events = _events(table, place, time_unit, name or _name(source))
+    # No name for the table: its columns go as soon as they are read.
+    events = _events(
+        read_table(source, lambda fields: _roles(fields, given, place), header=header),
+        place,
+        time_unit,
+        name or _name(source),
+    )
     if min_rating is not None:
         events = filters.drop_low_ratings(events, min_rating)
     return filters.k_core(filters.deduplicate(events, duplicates), k_core)
 
 
 def _events(table: Any, place: str, time_unit: str | None, name: str) -> Events:
+    import pyarrow as pa
+
     if time_unit is not None and time_unit not in PER_SECOND:
         raise ValueError(f"'time_unit' is {time_unit!r}; it must be one of {', '.join(PER_SECOND)}")
-    order = np.arange(table.num_rows)
-    seconds, unit, rating = None, None, None
+    order, seconds, unit, rating = None, None, None, None
     if "time" in table.column_names:
         raw, whole, unit = utc_seconds(table["time"], f"time in {place}", time_unit)
-        order = np.argsort(raw, kind="stable")
-        seconds = torch.from_numpy(whole[order])
+        # A log is in order already, and copies of its columns are what reading it costs.
+        if (raw[1:] < raw[:-1]).any():
+            order = np.argsort(raw, kind="stable")
+        del raw
+        seconds = torch.from_numpy(_ordered(whole, order))
+        table = table.drop_columns("time")
     if "rating" in table.column_names:
-        rating = torch.from_numpy(float_values(table["rating"], f"rating in {place}")[order])
-    user, users = _numbered(external_ids(table["user"], f"user in {place}")[order])
-    item, items = _numbered(external_ids(table["item"], f"item in {place}")[order])
+        values = float_values(table["rating"], f"rating in {place}")
+        rating = torch.from_numpy(_ordered(values, order))
+        table = table.drop_columns("rating")
+    user, users = _numbered(_ordered(external_ids(table["user"], f"user in {place}"), order))
+    table = table.drop_columns("user")
+    item, items = _numbered(_ordered(external_ids(table["item"], f"item in {place}"), order))
+    del table
+    pa.default_memory_pool().release_unused()
     return Events(Interactions(user, item, seconds, rating), users, items, name, unit)
+
+
+def _ordered(
+    values: np.ndarray[Any, Any], order: np.ndarray[Any, Any] | None
+) -> np.ndarray[Any, Any]:
+    return values if order is None else values[order]
 
 
 def _numbered(ids: np.ndarray[Any, Any]) -> tuple[torch.Tensor, Vocabulary]:
     import pandas as pd
 
     codes, known = pd.factorize(ids)
-    return torch.from_numpy(codes.astype(np.int64)), Vocabulary(known)
+    return torch.from_numpy(codes.astype(np.int64, copy=False)), Vocabulary(known)
 
 
 def _roles(fields: Sequence[str], given: dict[str, str | None], place: str) -> dict[str, str]:

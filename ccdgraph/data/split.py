@@ -77,8 +77,7 @@ def split_stream(
                 f"block {index} of '{events.name}' would be empty ({len(rows)} rows in "
                 f"{num_blocks + 1} blocks); use fewer 'num_blocks' or another 'base'"
             )
-        part = rows[torch.arange(start, end)]
-        blocks = _arrive(blocks, part, protocol=protocol, ratios=ratios, seed=seed)
+        blocks = _arrive(blocks, rows[start:end], protocol=protocol, ratios=ratios, seed=seed)
     return Stream(blocks, events.users, events.items, protocol, events.name)
 
 
@@ -145,10 +144,12 @@ def _parts(rows: Interactions, ratios: Ratios, generator: torch.Generator) -> Te
     num_items = int(rows.item.max()) + 1
     pairs, inverse = torch.unique(rows.user * num_items + rows.item, return_inverse=True)
     owner = pairs // num_items
-    shuffled = torch.randperm(len(pairs), generator=generator)
+    del pairs
+    shuffled = torch.randperm(len(owner), generator=generator)
     order = shuffled[owner[shuffled].argsort(stable=True)]
     num = torch.bincount(owner)
     user = owner[order]
+    del owner, shuffled
     rank = torch.arange(len(order)) - (num.cumsum(0) - num)[user]
     valid, test = (_held_out(num, ratio)[user] for ratio in ratios[1:])
     part = torch.empty_like(order)

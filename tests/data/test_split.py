@@ -275,3 +275,23 @@ def test_late_and_empty_blocks_are_refused() -> None:
         append_block(stream, rows_between(events, 0, 100))
     with pytest.raises(ValueError, match="no rows"):
         append_block(stream, rows_between(events, 0, 0))
+
+
+def test_the_order_of_appearance_is_checked_across_pieces(monkeypatch) -> None:
+    monkeypatch.setattr("ccdgraph.data.events._PIECE", 3)
+    user = torch.tensor([0, 1, 0, 2, 1, 2, 2, 3, 0])
+    Events(Interactions(user, torch.zeros_like(user)), Vocabulary(range(4)), Vocabulary([5]))
+    for place, value in ((3, 3), (8, 5), (7, 2)):
+        wrong = user.clone()
+        wrong[place] = value
+        with pytest.raises(ValueError, match="first appearance"):
+            Events(
+                Interactions(wrong, torch.zeros_like(user)), Vocabulary(range(4)), Vocabulary([5])
+            )
+
+
+def test_a_slice_of_interactions_is_a_view() -> None:
+    rows = Interactions(torch.arange(5), torch.arange(5), torch.arange(5))
+    part = rows[1:3]
+    assert part.time is not None and part.time.tolist() == [1, 2]
+    assert part.user.data_ptr() == rows.user[1:].data_ptr()

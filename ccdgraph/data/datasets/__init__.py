@@ -3,6 +3,7 @@
 from ccdgraph.data.datasets.catalogue import DATASETS, DatasetName
 from ccdgraph.data.datasets.layouts import Dataset, Layout
 from ccdgraph.data.datasets.read import read_dataset
+from ccdgraph.data.datasets.skewed import skewed_interactions
 from ccdgraph.data.datasets.synthetic import synthetic_stream
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "DatasetName",
     "Layout",
     "read_dataset",
+    "skewed_interactions",
     "synthetic_stream",
 ]
