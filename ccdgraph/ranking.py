@@ -5,8 +5,8 @@ Everywhere the order is (score descending, id ascending), ties included.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from torch import Tensor
 from ccdgraph.data.interactions import UserItems
 
 BUDGET = 128 * 2**20
+
+Result = TypeVar("Result")
 
 
 class Scorer(Protocol):
@@ -91,6 +93,47 @@ def user_chunks(
     yield from user.split(max(1, budget // (copies * max(1, num_items) * 4)))
 
 
+def by_chunks(
+    work: Callable[[Tensor], Result],
+    user: Tensor,
+    num_items: int,
+    *,
+    budget: int = BUDGET,
+    copies: int = 3,
+) -> list[Result]:
+    """What ``work`` makes of each piece of ``user``, as :func:`user_chunks` cuts it.
+
+    Where the device has no room for a piece, all that is left is cut into halves of its size and
+    the work goes on; a single user that does not fit is an error. On a CUDA device pieces are eight
+    times as large, since a launch costs more there than a cache miss.
+
+    Args:
+        work: takes users ``[n]``; it must change nothing but what it returns, as it may be cut
+            off and called again.
+        user: ``[N]``.
+        num_items: columns of a block of scores.
+        budget: bytes, as in :func:`user_chunks`.
+        copies: blocks alive at once.
+
+    >>> by_chunks(len, torch.arange(5), 10, budget=240, copies=3)
+    [2, 2, 1]
+    """
+    budget *= 8 if user.is_cuda else 1
+    results, left = [], list(user_chunks(user, num_items, budget=budget, copies=copies))
+    while left:
+        try:
+            results.append(work(left[0]))
+            left = left[1:]
+            continue
+        except torch.OutOfMemoryError:
+            if len(left[0]) < 2:
+                raise
+        # Not in the handler: until it ends, the traceback holds what did not fit.
+        torch.cuda.empty_cache()
+        left = list(torch.cat(left).split((len(left[0]) + 1) // 2))
+    return results
+
+
 def mask_seen(scores: Tensor, user: Tensor, seen: UserItems) -> Tensor:
     """Write ``-inf`` at the seen items of each row, in place, and return ``scores``.
 
@@ -132,18 +175,22 @@ def recommend_lists(
         Scores and item ids, ``[n, k]`` each, on the device of the scorer's scores.
     """
     _check_request(scorer, user, k, seen)
-    lists: list[tuple[Tensor, Tensor]] = []
     own: Tensor | None = None  # what is masked, so that a score matrix the scorer keeps is not
-    for chunk in user_chunks(user, scorer.num_items, budget=budget):
+
+    def best(chunk: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal own, seen
         scores = scorer.scores(chunk)
         if seen is not None:
             seen = seen.to(scores.device)
             own = torch.empty_like(scores) if own is None else own
             scores = own[: len(chunk)].copy_(scores)
             mask_seen(scores, chunk.to(scores.device), seen)
-        lists.append(topk(scores, k))
-        if lists[-1][0].isnan().any():
+        listed = topk(scores, k)
+        if listed[0].isnan().any():
             raise ValueError("'scorer' returned NaN scores; the model has diverged")
+        return listed
+
+    lists = by_chunks(best, user, scorer.num_items, budget=budget)
     score, item = (torch.cat(parts) for parts in zip(*lists, strict=True))
     return score, item.masked_fill_(score == float("-inf"), -1)
 

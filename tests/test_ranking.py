@@ -218,3 +218,31 @@ def test_lists_refuse_what_the_scorer_or_mask_does_not_cover() -> None:
 
 def test_lists_of_no_user_are_empty() -> None:
     assert recommend_lists(Stored(torch.zeros(2, 3)), torch.arange(0), 2)[1].shape == (0, 2)
+
+
+@dataclass
+class Narrow(Stored):
+    """A scorer on a device with room for so many rows."""
+
+    room: int = 3
+
+    def scores(self, user: Tensor) -> Tensor:
+        if len(user) > self.room:
+            raise torch.OutOfMemoryError("no room")
+        return super().scores(user)
+
+
+@pytest.mark.parametrize("room", [1, 3, 7])
+def test_pieces_are_halved_until_they_fit_and_stay_so(room):
+    scores = random_scores(3, tied=True).repeat(4, 1)
+    everyone, narrow = torch.arange(len(scores)), Narrow(scores, room=room)
+    wide = recommend_lists(Stored(scores), everyone, 1)
+    torch.testing.assert_close(recommend_lists(narrow, everyone, 1), wide)
+    assert max(narrow.asked) <= room and narrow.asked[0] == max(narrow.asked)
+    assert sum(narrow.asked) == len(scores), "nobody is scored twice"
+    assert len(narrow.asked) <= 2 * len(scores) / room + 1, "halved, not cut into single users"
+
+
+def test_one_user_that_does_not_fit_is_an_error():
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        recommend_lists(Narrow(torch.zeros(4, 2), room=0), torch.arange(4), 1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ccdgraph.data.interactions import UserItems
-from ccdgraph.ranking import BUDGET, Scorer, mask_seen, topk, user_chunks
+from ccdgraph.ranking import BUDGET, Scorer, by_chunks, mask_seen, topk
 
 _POWER = -0.05
 
@@ -105,7 +105,13 @@ class TeacherLists:
 
 @torch.no_grad()
 def teacher_lists(
-    teacher: Scorer, seen: UserItems, *, k: int, k_users: int | None = None, budget: int = BUDGET
+    teacher: Scorer,
+    seen: UserItems,
+    *,
+    k: int,
+    k_users: int | None = None,
+    user: Tensor | None = None,
+    budget: int = BUDGET,
 ) -> TeacherLists:
     """Both kinds of lists in one pass over the users, in chunks.
 
@@ -117,23 +123,32 @@ def teacher_lists(
         seen: pairs that are left out on both sides.
         k: length of the user side's lists.
         k_users: length of the item side's lists; ``k`` by default.
+        user: the only users to ask about, ascending: others get empty lists and stand on none. By
+            default all.
         budget: bytes a chunk of scores and its copies may take.
     """
     device = seen.item.device
-    everyone = torch.arange(teacher.num_users, device=device)
+    everyone = torch.arange(teacher.num_users, device=device) if user is None else user
     k_users = min(k if k_users is None else k_users, teacher.num_users)
     best = torch.full((teacher.num_items, 0), 0.0, device=device)
     users = torch.empty((teacher.num_items, 0), dtype=torch.int64, device=device)
-    lists = []
-    for chunk in user_chunks(everyone, teacher.num_items, budget=budget, copies=8):
+
+    def ask(chunk: Tensor) -> Tensor:
+        nonlocal best, users
         scores = mask_seen(teacher.scores(chunk).clone(), chunk, seen)
-        lists.append(_padded(*topk(scores, min(k, teacher.num_items))))
+        listed = _padded(*topk(scores, min(k, teacher.num_items)))
         # Earlier chunks come first in a row and hold smaller ids, so ties fall to the smaller id.
         pool = torch.cat([best, scores.T], dim=1)
         owner = torch.cat([users, chunk.expand(teacher.num_items, -1)], dim=1)
-        best, place = topk(pool, min(k_users, pool.size(1)))
-        users = owner.gather(1, place)
-    return TeacherLists(torch.cat(lists), _padded(best, users))
+        value, place = topk(pool, min(k_users, pool.size(1)))
+        best, users = value, owner.gather(1, place)
+        return listed
+
+    lists = by_chunks(ask, everyone, teacher.num_items, budget=budget, copies=8)
+    items = torch.cat(lists)
+    if user is not None:
+        items = items.new_full((teacher.num_users, items.size(1)), -1).index_copy_(0, user, items)
+    return TeacherLists(items, _padded(best, users))
 
 
 def _padded(value: Tensor, index: Tensor) -> Tensor:
