@@ -28,6 +28,8 @@ class ReplayConfig:
         redraw: epochs between two draws.
         adaptive: use the rank disparity; ``False`` draws uniformly.
         batch_size: replayed pairs of a step.
+        users: users whose knowledge is replayed, drawn anew for every block; 0 takes all. Their
+            ranks are what replay costs on a large catalogue.
     """
 
     depth: int = 100
@@ -40,6 +42,7 @@ class ReplayConfig:
     redraw: int = 5
     adaptive: bool = True
     batch_size: int = 2048
+    users: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class GenerationConfig:
         start: ``"fresh"`` weights, or those of the ``"previous"`` student.
         exclude_listed: never draw a negative from the lists of teacher, proxies and last student.
         redraw: epochs between two draws of the uninteresting entries.
+        users: users whom the teachers rank, drawn anew for every block; 0 takes all. Lists of items
+            then hold these users only, and no other user has a list.
         batch_size: interactions, users and items of a step.
         fit: training settings.
     """
@@ -95,6 +100,7 @@ class GenerationConfig:
     start: Literal["fresh", "previous"] = "fresh"
     exclude_listed: bool = True
     redraw: int = 10
+    users: int = 0
     batch_size: int = 1024
     fit: FitConfig = FitConfig(epochs=10, lr=5e-3, weight_decay=1e-4)
 
@@ -167,6 +173,7 @@ class CCDConfig:
         graph: propagate over all edges so far (``"cumulative"``) or the block's own (``"block"``).
         decay: weight of the edges of earlier blocks, all alike, where the block's own have 1.
         mask: items hidden in model selection, as in evaluation.
+        valid_users: users of model selection, drawn anew for every stage; 0 takes all of a block.
     """
 
     student: BackboneConfig = BackboneConfig(dim=8)
@@ -180,6 +187,7 @@ class CCDConfig:
     graph: Literal["cumulative", "block"] = "cumulative"
     decay: float = 1.0
     mask: Literal["block", "strict"] = "strict"
+    valid_users: int = 0
 
 
 def per_block(settings: Sequence[Setting], block: int) -> Setting:

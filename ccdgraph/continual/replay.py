@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ccdgraph.data.interactions import UserItems
 from ccdgraph.nn.backbone import Embeddings
-from ccdgraph.ranking import BUDGET, mask_seen, ranks_of, recommend_lists, user_chunks
+from ccdgraph.ranking import BUDGET, by_chunks, mask_seen, ranks_of, recommend_lists
 from ccdgraph.sampling import Pairs
 
 
@@ -50,25 +50,44 @@ class Memory:
         item: item ids ``[U, N]``, best first, ``-1`` pads.
         label: ``sigmoid`` of the source's scores ``[U, N]``.
         draws: items drawn from it for each user.
+        user: whose rows they are, ascending ``[U]``.
     """
 
     item: Tensor
     label: Tensor
     draws: int
+    user: Tensor
 
 
 def memorise(
-    source: Embeddings, seen: UserItems, *, depth: int, draws: int, budget: int = BUDGET
+    source: Embeddings,
+    seen: UserItems,
+    *,
+    depth: int,
+    draws: int,
+    user: Tensor | None = None,
+    budget: int = BUDGET,
 ) -> Memory:
-    """The ``depth`` best unseen items of every user of ``source``, with soft labels.
+    """The ``depth`` best unseen items of users of ``source``, with soft labels.
 
     The source's scores are never edited; masking works on a copy.
+
+    Args:
+        source: whose knowledge it is.
+        seen: items that are left out.
+        depth: length of the lists.
+        draws: items drawn from a list.
+        user: users that are asked for, ascending; those unknown to ``source`` are left out. By
+            default all that it knows.
+        budget: bytes a chunk of scores may take.
     """
-    user = torch.arange(source.num_users, device=source.user.device)
+    if user is None:
+        user = torch.arange(source.num_users, device=source.user.device)
+    user = user[user < source.num_users]
     depth = min(depth, source.num_items)
     seen = seen.within(source.num_users, source.num_items)
     score, item = recommend_lists(source, user, depth, seen, budget=budget)
-    return Memory(item, score.sigmoid().nan_to_num(0.0), draws)
+    return Memory(item, score.sigmoid().nan_to_num(0.0), draws, user)
 
 
 class ReplayBatches:
@@ -129,7 +148,7 @@ class ReplayBatches:
             key = gap + _gumbel(memory.item.shape, rank.device, self.generator)
             key = key.masked_fill(memory.item < 0, float("-inf"))
             drawn = key.topk(min(memory.draws, key.size(1)), dim=1)
-            user = torch.arange(len(key), device=rank.device).unsqueeze(1).expand_as(drawn.indices)
+            user = memory.user.unsqueeze(1).expand_as(drawn.indices)
             real = drawn.values > float("-inf")
             item, label = (x.gather(1, drawn.indices)[real] for x in (memory.item, memory.label))
             columns.append((user[real], item, label))
@@ -139,19 +158,22 @@ class ReplayBatches:
         return Pairs(pair // out.num_items, pair % out.num_items, largest)
 
     def _ranks(self, out: Embeddings) -> list[Tensor]:
-        """Rank of every memory's items in the model's own list of unseen items, ``[U, N]`` each."""
+        """Rank of every memory's items in the model's own list of unseen items, ``[U, N]`` each.
+
+        All memories are of the same users, as far as their sources know them.
+        """
         if not self.adaptive:
             return [memory.item for memory in self.memories]
-        ranks: list[list[Tensor]] = [[] for _ in self.memories]
-        num_users = max(memory.item.size(0) for memory in self.memories)
-        everyone = torch.arange(num_users, device=out.user.device)
-        for user in user_chunks(everyone, out.num_items, budget=self.budget, copies=6):
-            scores = mask_seen(out.scores(user), user, self.seen)
-            for memory, parts in zip(self.memories, ranks, strict=True):
-                known = int((user < memory.item.size(0)).sum())
-                item = memory.item[user[:known]].clamp(min=0)
-                parts.append(ranks_of(scores[:known], item))
-        return [torch.cat(parts) for parts in ranks]
+        longest = max((memory.user for memory in self.memories), key=len)
+
+        def count(place: Tensor) -> list[Tensor]:
+            scores = mask_seen(out.scores(longest[place]), longest[place], self.seen)
+            listed = [m.item[place[place < len(m.item)]].clamp(min=0) for m in self.memories]
+            return [ranks_of(scores[: len(item)], item) for item in listed]
+
+        everyone = torch.arange(len(longest), device=longest.device)
+        ranks = by_chunks(count, everyone, out.num_items, budget=self.budget, copies=6)
+        return [torch.cat(parts) for parts in zip(*ranks, strict=True)]
 
 
 def _gumbel(shape: torch.Size, device: torch.device, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,7 @@ from ccdgraph.continual.config import CCDConfig
 from ccdgraph.continual.growth import Initialisation, grow
 from ccdgraph.continual.known import Known
 from ccdgraph.data.graph import BipartiteGraph
-from ccdgraph.data.interactions import Interactions, UserItems
+from ccdgraph.data.interactions import Interactions, UserItems, is_in
 from ccdgraph.data.stream import Block
 from ccdgraph.evaluate import evaluate
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings
@@ -47,6 +47,13 @@ class Scene:
     def rng(self, use: str, device: torch.device | str | None = None) -> torch.Generator:
         """The generator of one use within the stage; on the device of the data by default."""
         return rng(*self.seed, use, device=self.device if device is None else device)
+
+    def sample(self, use: str, ids: Tensor, size: int) -> Tensor:
+        """``size`` of the distinct ``ids`` in ascending order, or all of them where it is 0."""
+        if not 0 < size < len(ids):
+            return ids
+        order = torch.randperm(len(ids), generator=self.rng(use), device=ids.device)
+        return ids[order[:size]].sort().values
 
     def build(self, model: BackboneConfig) -> Backbone:
         """A fresh backbone over all known entities."""
@@ -111,6 +118,9 @@ class Scene:
         graph, seen, valid = self.known.graph, self.known.seen, self.block.valid
         # A part of a block does not know everyone whom the block holds out.
         valid = valid[(valid.user < graph.num_users) & (valid.item < graph.num_items)]
+        if self.config.valid_users:
+            users = self.sample("valid", valid.user.unique(), self.config.valid_users)
+            valid = valid[is_in(valid.user, users)]
         if len(valid) == 0:
             return None
         if self.config.mask == "block":

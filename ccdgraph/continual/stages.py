@@ -47,11 +47,13 @@ def generate_student(
     """
     stage, seen = scene.config.generation, scene.known.seen
     student = scene.build(scene.config.student) if start is None else copy.deepcopy(start)
-    lists = teacher_lists(teacher, seen, k=stage.list_length)
+    everyone = torch.arange(seen.num_users, device=scene.device)
+    users = scene.sample("taught", everyone, stage.users)
+    lists = teacher_lists(teacher, seen, k=stage.list_length, user=users)
     exclude = seen.keys()
     if stage.exclude_listed:
-        listed = [_list_keys(lists.items, seen.num_items)]
-        listed += [_listed(other, seen, stage.list_length) for other in others]
+        listed = [_list_keys(everyone, lists.items, seen.num_items)]
+        listed += [_listed(other, seen, stage.list_length, users) for other in others]
         exclude = torch.unique(torch.cat([exclude, *listed]))
     parts = [_interactions(scene, student, stage.batch_size, exclude=exclude)]
     if stage.distill:
@@ -114,8 +116,11 @@ def remember(scene: Scene, sources: Mapping[str, Embeddings], replay: ReplayConf
         "plasticity": replay.plasticity,
         "student": replay.student,
     }
+    seen = scene.known.seen
+    everyone = torch.arange(seen.num_users, device=scene.device)
+    user = scene.sample("replayed", everyone, replay.users)
     return [
-        memorise(source, scene.known.seen, depth=replay.depth, draws=draws[name])
+        memorise(source, seen, depth=replay.depth, draws=draws[name], user=user)
         for name, source in sources.items()
         if draws[name] > 0
     ]
@@ -146,6 +151,8 @@ def _distillation(scene: Scene, lists: Tensor, side: Literal["user", "item"]) ->
     index = torch.arange(len(lists), device=scene.device)
     if stage.entities == "block":
         index = torch.unique(train.user if by_user else train.item)
+    if by_user and stage.users:
+        index = index[(lists[index] >= 0).any(1)]
     term: Term = RRD(
         lists,
         known.seen if by_user else known.history.item_users,
@@ -231,14 +238,13 @@ def _with_pseudo_labels(
     return BipartiteGraph.from_interactions(pairs, graph.num_users, graph.num_items, weight=weights)
 
 
-def _listed(scorer: Scorer, seen: UserItems, k: int) -> Tensor:
-    """Keys of the ``k`` best unseen items of everyone whom ``scorer`` knows."""
-    user = torch.arange(scorer.num_users, device=seen.item.device)
+def _listed(scorer: Scorer, seen: UserItems, k: int, user: Tensor) -> Tensor:
+    """Keys of the ``k`` best unseen items of each of ``user`` whom ``scorer`` knows."""
+    user = user[user < scorer.num_users]
     known = seen.within(scorer.num_users, scorer.num_items)
     _, item = recommend_lists(scorer, user, min(k, scorer.num_items), known)
-    return _list_keys(item, seen.num_items)
+    return _list_keys(user, item, seen.num_items)
 
 
-def _list_keys(lists: Tensor, num_items: int) -> Tensor:
-    user = torch.arange(len(lists), device=lists.device).unsqueeze(1)
-    return (user * num_items + lists)[lists >= 0]
+def _list_keys(user: Tensor, lists: Tensor, num_items: int) -> Tensor:
+    return (user.unsqueeze(1) * num_items + lists)[lists >= 0]

@@ -120,6 +120,21 @@ def test_ranks_count_the_unseen_items_that_the_model_puts_higher(budget):
             assert real and all(truth[i] == r for i, r in real)
 
 
+def test_a_sample_of_users_is_remembered_and_ranked_as_among_all():
+    lists, chosen = user_items([(1, 2), (5, 3)], 9, 12), torch.tensor([1, 4, 5, 8])
+    sources = [random_out(5, 9, 12), random_out(6, 6, 12)]  # the second does not know user 8
+    everyone = [memorise(source, lists, depth=4, draws=2) for source in sources]
+    some = [memorise(source, lists, depth=4, draws=2, user=chosen) for source in sources]
+    assert [memory.user.tolist() for memory in some] == [[1, 4, 5, 8], [1, 4, 5]]
+    out = random_out(7, 9, 12)
+    ranks = [replay(memories, lists, budget=400)._ranks(out) for memories in (everyone, some)]
+    for memory, whole, all_ranks, own in zip(some, everyone, *ranks, strict=True):
+        assert memory.item.equal(whole.item[memory.user])
+        assert memory.label.equal(whole.label[memory.user])
+        assert own.equal(all_ranks[memory.user])
+    assert {user for user, _ in pairs_of(replay(some, lists), 0, out)} == {1, 4, 5, 8}
+
+
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_draws_follow_the_rank_disparity_without_replacement(adaptive):
     """Every user has one list and one model: 20,000 users are as many repetitions.
@@ -130,7 +145,7 @@ def test_draws_follow_the_rank_disparity_without_replacement(adaptive):
     num, depth, draws = 20_000, 5, 2
     model = [0.0, 9.0, 1.0, 8.0, 2.0, 7.0, 3.0]  # ranks: 6 0 5 1 4 2 3
     source = torch.tensor([1, 5, 0, 4, 2]).repeat(num, 1)
-    memory = Memory(source, torch.full((num, depth), 0.5), draws)
+    memory = Memory(source, torch.full((num, depth), 0.5), draws, torch.arange(num))
     batches = replay([memory], user_items([], num, 7), sharpness=0.4, adaptive=adaptive)
     drawn = batches._draw(Embeddings(torch.tensor([model]).repeat(num, 1), torch.eye(7)))
     ranks = naive_ranks(model, set())
@@ -144,14 +159,15 @@ def test_draws_follow_the_rank_disparity_without_replacement(adaptive):
 
 def test_padding_is_never_drawn_and_short_lists_are_taken_whole():
     item = torch.tensor([[3, -1, -1], [-1, -1, -1], [0, 2, -1]])
-    memory = Memory(item, torch.full((3, 3), 0.7), draws=2)
+    memory = Memory(item, torch.full((3, 3), 0.7), 2, torch.arange(3))
     drawn = pairs_of(replay([memory], user_items([], 3, 4)), 0, random_out(0, 3, 4))
     assert set(drawn) == {(0, 3), (2, 0), (2, 2)}
 
 
 def test_the_larger_label_counts_where_sources_agree():
-    stability = Memory(torch.tensor([[0, 1]]), torch.tensor([[0.9, 0.2]]), 2)
-    plasticity = Memory(torch.tensor([[1, 0]]), torch.tensor([[0.6, 0.3]]), 2)
+    one = torch.arange(1)
+    stability = Memory(torch.tensor([[0, 1]]), torch.tensor([[0.9, 0.2]]), 2, one)
+    plasticity = Memory(torch.tensor([[1, 0]]), torch.tensor([[0.6, 0.3]]), 2, one)
     seen = user_items([], 1, 2)
     for memories in ([stability, plasticity], [plasticity, stability]):
         drawn = pairs_of(replay(memories, seen), 0, random_out(0, 1, 2))
@@ -181,7 +197,8 @@ def test_lists_are_redrawn_every_few_epochs_with_the_model_of_the_moment():
 def test_a_model_that_forgot_an_item_gets_it_replayed():
     """With a sharp draw the item the current model ranks last is the one that is drawn."""
     num_items = 6
-    memory = Memory(torch.arange(num_items).unsqueeze(0), torch.full((1, num_items), 0.5), 1)
+    item, label = torch.arange(num_items).unsqueeze(0), torch.full((1, num_items), 0.5)
+    memory = Memory(item, label, 1, torch.arange(1))
     batches = replay([memory], user_items([], 1, num_items), sharpness=100.0, redraw=1)
     for epoch, forgotten in enumerate((0, 2, 1)):
         scores = -torch.arange(num_items).float()  # as in memory, but for the forgotten one

@@ -120,6 +120,22 @@ def test_both_sides_equal_a_dense_ranking_in_chunks_of_any_size(tied, rows):
     assert lists.users[2].tolist() in ([5, -1, -1, -1], [-1] * k_users)
 
 
+@pytest.mark.parametrize("budget", [1, 2**20])
+def test_a_sample_of_users_is_asked_alone(budget):
+    scores = torch.randn(8, 6, generator=torch.Generator().manual_seed(5))
+    teacher, user = Embeddings(scores, torch.eye(6)), torch.tensor([1, 4, 7])
+    seen = user_items({(4, 2)}, 8, 6)
+    lists = teacher_lists(teacher, seen, k=2, k_users=4, user=user, budget=budget)
+    everyone = teacher_lists(teacher, seen, k=2)
+    assert lists.items[user].equal(everyone.items[user])
+    others = torch.ones(8).index_fill(0, user, 0).bool()
+    assert (lists.items[others] == -1).all()
+    for item, listed in enumerate(lists.users.tolist()):
+        asked = [u for u in user.tolist() if (u, item) != (4, 2)]
+        best = sorted(asked, key=lambda u, item=item: -scores[u, item])
+        assert [u for u in listed if u >= 0] == best
+
+
 def test_equal_scores_list_the_smaller_id_first_across_chunks():
     seen = user_items({(0, 0)}, 5, 4)
     lists = teacher_lists(Stored(torch.zeros(5, 4)), seen, k=2, budget=1)
