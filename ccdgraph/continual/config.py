@@ -137,7 +137,9 @@ class TeacherConfig:
         distill_weight: weight of LWC-KD; 0 switches it off.
         personal: weight LWC-KD by user (PIW).
         temperature: temperature of LWC-KD.
-        mean_degree: neighbours of an entity among its own kind.
+        mean_degree: neighbours of an entity among its own kind; 0 compares nobody, which costs the
+            square of their number.
+        num_drawn: users and items that stand for all in the sums of LWC-KD; 0 takes all.
         replay: one setting for all blocks, or one for each block from 1 on.
         pseudo_label: input weight of a replayed pair in a variational teacher.
         batch_size: interactions of a step.
@@ -151,6 +153,7 @@ class TeacherConfig:
     personal: bool = True
     temperature: float = 5.0
     mean_degree: float = 10.0
+    num_drawn: int = 0
     replay: tuple[ReplayConfig, ...] = (ReplayConfig(anneal=5.0),)
     pseudo_label: float = 0.1
     batch_size: int = 2048

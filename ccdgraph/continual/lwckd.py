@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -41,6 +41,10 @@ class LWCKD(Term):
         neighbours: old neighbours of every kind.
         weight: personal weights, or ``None`` to count every user alike.
         temperature: ``T``.
+        num_drawn: users and items, of each so many, drawn in every step to stand for all in the
+            sums over :math:`c`, weighted by one over their chance; 0 takes all. A sum is then
+            unbiased, its logarithm slightly low.
+        generator: source of these draws, on the device of ``old``.
     """
 
     def __init__(
@@ -50,8 +54,11 @@ class LWCKD(Term):
         *,
         weight: PIW | None = None,
         temperature: float = 5.0,
+        num_drawn: int = 0,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        self.num_drawn, self.generator = num_drawn, generator
         self.old, self.weight, self.temperature = old.detach(), weight, temperature
         self.num_users, self.num_items = old.num_users, old.num_items
         self.neighbours = neighbours
@@ -69,13 +76,29 @@ class LWCKD(Term):
         places = self.neighbours.places(anchor)
         layers = [self._old_entities(layer, out.num_users) for layer in out.layers]
         means = self.neighbours.means(torch.cat(layers, dim=1)).split(layers[0].size(1), dim=1)
+        drawn = self._draw() if self.num_drawn else None
+        num_users = self.num_drawn or self.num_users
         loss = out.user.new_zeros(())
         for old, new, mean in zip(self.old.layers, layers, means, strict=True):
             own = old[anchor] / self.temperature
             positive = (rows(mean, places) * own.unsqueeze(1)).sum(-1)
-            partition = _LogPartitions.apply(own, new, share, self.num_users)  # type: ignore[no-untyped-call]
-            loss = loss + partition - (share * positive).sum()
+            among = new if drawn is None else rows(new, drawn)
+            sums = _LogPartitions.apply(own, among, share, num_users)  # type: ignore[no-untyped-call]
+            loss = loss + sums - (share * positive).sum()
+        if drawn is not None:
+            # Every layer's sums are too small by the share that was drawn of each kind.
+            every = share.new_tensor([self.num_users, self.num_items])
+            loss = loss + len(layers) * (share * (every / self.num_drawn).log()).sum()
         return loss / len(layers)
+
+    def _draw(self) -> Tensor:
+        """Users and items, with repetition, that stand for all in a step."""
+        size, device = (self.num_drawn,), self.old.user.device
+        user, item = (
+            torch.randint(num, size, generator=self.generator, device=device)
+            for num in (self.num_users, self.num_items)
+        )
+        return torch.cat([user, item + self.num_users])
 
     def _shares(self, user: Tensor, item: Tensor, known: Tensor) -> Tensor:
         """Share of every anchor in the means of its two kinds: with users and with items."""
@@ -106,14 +129,13 @@ class Neighbours:
 
     @classmethod
     def of(cls, graph: BipartiteGraph, *, mean_degree: float = 10.0) -> Neighbours:
-        """Edges of ``graph``, and :func:`similar` entities on each of its sides."""
-        users, items = graph.user_items, graph.item_users
-        return cls(
-            RowMean(users),
-            RowMean(items),
-            RowMean(similar(users, mean_degree=mean_degree)),
-            RowMean(similar(items, mean_degree=mean_degree)),
-        )
+        """Edges of ``graph``, and :func:`similar` entities on each of its sides.
+
+        A ``mean_degree`` of 0 leaves those out: nobody is compared with anybody.
+        """
+        sides = graph.user_items, graph.item_users
+        join = partial(similar, mean_degree=mean_degree) if mean_degree else _alone
+        return cls(*(RowMean(lists) for lists in sides), *(RowMean(join(lists)) for lists in sides))
 
     @cached_property
     def means(self) -> RowMean:
@@ -172,6 +194,11 @@ class _LogPartitions(torch.autograd.Function):
 def _chunk(anchor: Tensor, entities: Tensor) -> int:
     budget = _BUDGET["cuda" if anchor.is_cuda else "cpu"]
     return max(1, budget // (anchor.element_size() * max(1, len(entities))))
+
+
+def _alone(lists: UserItems) -> UserItems:
+    num, nobody = lists.num_users, lists.item[:0]
+    return UserItems(lists.indptr.new_zeros(num + 1), nobody, num)
 
 
 @torch.no_grad()

@@ -192,7 +192,14 @@ def _past(scene: Scene, teacher: Backbone, neighbours: Neighbours) -> list[Part]
     assert before is not None, "a teacher is updated after the base block only"
     old = embed(teacher, before)
     weight = PIW(old, generator=scene.rng("piw", "cpu")) if stage.personal else None
-    past = LWCKD(old, neighbours, weight=weight, temperature=stage.temperature)
+    past = LWCKD(
+        old,
+        neighbours,
+        weight=weight,
+        temperature=stage.temperature,
+        num_drawn=stage.num_drawn,
+        generator=scene.rng("drawn"),
+    )
     parts = [Part(past, None, stage.distill_weight)]
     if weight is not None:
         parts.append(Part(ClusterLoss(weight, torch.unique(scene.block.train.item)), None))

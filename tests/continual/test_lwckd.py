@@ -56,9 +56,19 @@ BATCH = batch_of([0, 2, 8, 3, 3, 6, 7, 5], [5, 7, 2, 2, 4, 0, 3, 6])
 
 
 def naive(
-    old: Embeddings, out: Embeddings, batch: Triplets, lists: Lists, temperature=5.0, weight=None
+    old: Embeddings,
+    out: Embeddings,
+    batch: Triplets,
+    lists: Lists,
+    temperature=5.0,
+    weight=None,
+    drawn=None,
 ) -> Tensor:
-    """The equation, an anchor and a neighbour at a time; ``weight`` by place among old users."""
+    """The equation, an anchor and a neighbour at a time; ``weight`` by place among old users.
+
+    Of the users and items in ``drawn`` each counts as often as its share among all says.
+    """
+    drawn = drawn or [range(size) for size in OLD]
     users = [int(u) for u in batch.user if u < OLD[0]]
     items = [int(i) for i in batch.positive if i < OLD[1]]
     total = out.user.new_zeros(())
@@ -72,7 +82,9 @@ def naive(
                     continue
                 own, others = tables[0][of][anchor], tables[1][among]
                 score = [own @ others[c] / temperature for c in range(OLD[among])]
-                cost = sum(s.exp() for s in score).log() - sum(score[c] for c in near) / len(near)
+                share = len(drawn[among]) / OLD[among]
+                every = (sum(score[c].exp() for c in drawn[among]) / share).log()
+                cost = every - sum(score[c] for c in near) / len(near)
                 terms.append(cost if weight is None or of else cost * weight[place])
             if terms:
                 total = total + sum(terms) / len(terms)
@@ -100,6 +112,40 @@ def test_value_and_gradient_equal_a_loop_over_the_equation(kinds, temperature):
     gradients = torch.autograd.grad(loss, out.layers)
     for actual, wanted in zip(gradients, torch.autograd.grad(expected, out.layers), strict=True):
         close(actual, wanted)
+
+
+@pytest.mark.parametrize("num_drawn", [1, 4, 20])
+def test_drawn_entities_stand_for_all(num_drawn):
+    """With repetition, others in every step."""
+    old, out, lists = embeddings(OLD, 0), embeddings(NOW, 1), random_lists(2)
+    draw, same = (torch.Generator().manual_seed(0) for _ in range(2))
+    weight = PIW(old, num_clusters=3).double()
+    term = LWCKD(old, neighbours_of(lists), weight=weight, num_drawn=num_drawn, generator=draw)
+    user = torch.tensor([u for u in BATCH.user.tolist() if u < OLD[0]])
+    for _ in range(3):
+        drawn = [torch.randint(size, (num_drawn,), generator=same).tolist() for size in OLD]
+        loss = term(out, BATCH)
+        expected = naive(old, out, BATCH, lists, weight=weight(out, user), drawn=drawn)
+        close(loss, expected)
+        ours, theirs = (torch.autograd.grad(x, out.layers) for x in (loss, expected))
+        for actual, wanted in zip(ours, theirs, strict=True):
+            close(actual, wanted)
+
+
+def test_without_a_mean_degree_nobody_is_compared():
+    pairs = Interactions(torch.arange(40) % 7, torch.arange(40) % 6)
+    graph = BipartiteGraph.from_interactions(pairs, *OLD)
+    near, whole = Neighbours.of(graph, mean_degree=0.0), Neighbours.of(graph)
+    assert near.user_user.lists.item.numel() == near.item_item.lists.item.numel() == 0
+    assert near.user_item.lists.item.equal(whole.user_item.lists.item)
+    old, out = embeddings(OLD, 0, dtype=torch.float32), embeddings(NOW, 1, dtype=torch.float32)
+    lists = {
+        "user_item": [set(graph.item[graph.user == u].tolist()) for u in range(OLD[0])],
+        "item_user": [set(graph.user[graph.item == i].tolist()) for i in range(OLD[1])],
+        "user_user": [set()] * OLD[0],
+        "item_item": [set()] * OLD[1],
+    }
+    torch.testing.assert_close(LWCKD(old, near)(out, BATCH), naive(old, out, BATCH, lists))
 
 
 def test_one_anchor_by_hand():
