@@ -31,7 +31,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Method files import no other method file, so that each reads from top to bottom on its own.
 SHARED = {
     "distill": {
-        *("teacher", "labels", "hints", "lists", "consensus", "stored", "auxiliary"),
+        *("teacher", "labels", "hints", "lists", "consensus", "stored", "auxiliary", "knowledge"),
         *("heads", "balance", "trajectory"),  # what ConCF and HetComp are made of
     },
     "continual": {
@@ -41,8 +41,11 @@ SHARED = {
         *("lwckd", "piw"),  # terms and weights that several strategies regularise with
     },
 }
-# CCD is made of the others.
-COMPOSED = {"continual/ccd.py", "continual/stages.py", "continual/adaptive.py"}
+# CCD is made of the others, and so is the table of methods.
+COMPOSED = {
+    *("continual/ccd.py", "continual/stages.py", "continual/adaptive.py"),
+    "distill/methods.py",
+}
 
 REQUIRED = {
     *("ccdgraph", "torch", "torch_geometric", "numpy", "pandas", "networkx"),

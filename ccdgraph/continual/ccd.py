@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -24,6 +25,7 @@ from ccdgraph.continual.stages import (
 from ccdgraph.continual.strategy import Strategy
 from ccdgraph.data.stream import Block
 from ccdgraph.distill.teacher import Ensemble
+from ccdgraph.distill.trajectory import Snapshots, Trajectories
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings
 from ccdgraph.ranking import Scorer
 from ccdgraph.train import embed
@@ -53,6 +55,8 @@ class CCD(Strategy):
         self.config, self.seed = config, seed
         self.teachers = list(teachers)
         self.student: Backbone | None = None
+        # Lists along the last training of each teacher, for the methods that ask.
+        self.along: dict[int, Tensor] = {}
         # Served embeddings by name: student, generated, stability, plasticity.
         self.knowledge: dict[str, Embeddings] = {}
         self.known: Known | None = None
@@ -101,8 +105,9 @@ class CCD(Strategy):
 
     def _train_teacher(self, block: Block, member: int) -> None:
         if member >= len(self.teachers):
-            scene = self._scene(block, f"teacher {member}")
+            scene = self._watching(block, member)
             self.teachers.append(train_teacher(scene, self.config.teachers[member]))
+            self._keep(scene, member)
 
     def _update_student(self, block: Block) -> None:
         assert self.student is not None and self.known is not None
@@ -115,8 +120,9 @@ class CCD(Strategy):
 
     def _update_teacher(self, block: Block, member: int) -> None:
         memories, neighbours = self._shared(block)
-        scene = self._scene(block, f"teacher {member}")
+        scene = self._watching(block, member)
         self.teachers[member] = update_teacher(scene, self.teachers[member], memories, neighbours)
+        self._keep(scene, member)
 
     def _generate_student(self, block: Block) -> None:
         assert self.known is not None
@@ -124,7 +130,9 @@ class CCD(Strategy):
         if stage.repeat or self.student is None:
             start = self.student if stage.start == "previous" else None
             scene, others = self._scene(block, "generation"), list(self.knowledge.values())
-            self.student = generate_student(scene, self.ensemble(), start, others)
+            self.student = generate_student(
+                scene, self.ensemble(), start, others, self._trajectories()
+            )
         generated = embed(self.student, self.known.graph)
         if block.index == 0:
             self.knowledge = dict.fromkeys(("student", "stability", "plasticity"), generated)
@@ -147,6 +155,26 @@ class CCD(Strategy):
         names = ("student", "generated", "stability", "plasticity")
         known: dict[str, Scorer] = {name: self.knowledge[name] for name in names}
         return {"student": known.pop("student"), "teacher": self.ensemble(), **known}
+
+    def _watching(self, block: Block, member: int) -> Scene:
+        """Where a teacher is trained, and looked at on the way if a method will ask."""
+        scene = self._scene(block, f"teacher {member}")
+        if "hetcomp" not in self.config.generation.distill:
+            return scene
+        return replace(scene, watch=Snapshots(scene.known.seen))
+
+    def _keep(self, scene: Scene, member: int) -> None:
+        watch = scene.watch
+        if watch is not None:
+            if watch.lists is None:  # the block did not train it
+                watch.finish(embed(self.teachers[member], scene.known.graph), 0)
+            assert watch.lists is not None
+            self.along[member] = watch.lists
+
+    def _trajectories(self) -> Trajectories | None:
+        if not self.teachers or len(self.along) < len(self.teachers):
+            return None
+        return Trajectories.of_lists(torch.stack([self.along[m] for m in sorted(self.along)]))
 
     def _arrive(self, block: Block, part: int = 0) -> None:
         cumulative = self.config.graph == "cumulative"
@@ -191,7 +219,7 @@ class CCD(Strategy):
             tensors |= {f"{name}/{key}": value for key, value in model.state_dict().items()}
         for name, out in self.knowledge.items():
             tensors |= {f"knows.{name}/user": out.user, f"knows.{name}/item": out.item}
-        return tensors
+        return tensors | {f"along.{m}/lists": lists for m, lists in self.along.items()}
 
     def restore(self, state: Mapping[str, Tensor], blocks: Sequence[Block]) -> None:
         """Take up :meth:`state`; ``blocks`` run up to the one that had been begun."""
@@ -208,6 +236,11 @@ class CCD(Strategy):
             owner, _, name = path.partition("/")
             tables.setdefault(owner, {})[name] = value.to(device)
         members = [owner for owner in tables if owner.startswith("teacher.")]
+        self.along = {
+            int(owner.removeprefix("along.")): table["lists"]
+            for owner, table in tables.items()
+            if owner.startswith("along.")
+        }
         pairs = zip(self.config.teachers, range(len(members)), strict=False)
         self.teachers = [_load(config, tables[f"teacher.{m}"]) for config, m in pairs]
         self.student = (

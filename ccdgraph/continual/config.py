@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
+from ccdgraph.distill.methods import check_methods
 from ccdgraph.nn.config import BackboneConfig
 from ccdgraph.train import FitConfig
 
@@ -68,8 +69,10 @@ class GenerationConfig:
     Args:
         repeat: distil anew after every block; ``False`` does so after the base block alone, and the
             student then goes on from itself.
-        distill: ``False`` trains the student on the interactions alone.
-        item_side: distil the item side's lists as well (IR).
+        distill: names of methods (:data:`ccdgraph.distill.methods.METHODS`); the default is RRD on
+            the user side and on the item side, none trains on the interactions alone.
+        methods: settings of the named methods, each in a table of its own; those of ``rrd`` and
+            ``ir`` are the fields below.
         into: impose the lists on the ``"served"`` scores, or on those of the ``"tables"`` alone as
             the released code does with a LightGCN (an ablation).
         list_length: interesting items of a user and users of an item.
@@ -88,8 +91,8 @@ class GenerationConfig:
     """
 
     repeat: bool = True
-    distill: bool = True
-    item_side: bool = True
+    distill: tuple[str, ...] = ("rrd", "ir")
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     into: Literal["served", "tables"] = "served"
     list_length: int = 40
     rest_items: int = 10_000
@@ -103,6 +106,23 @@ class GenerationConfig:
     users: int = 0
     batch_size: int = 1024
     fit: FitConfig = FitConfig(epochs=10, lr=5e-3, weight_decay=1e-4)
+
+    def __post_init__(self) -> None:
+        check_methods(self.distill, self.settings)
+        for name in self.methods:
+            if name in ("rrd", "ir"):
+                raise ValueError(f"'methods.{name}' has no effect; set 'weight_user' and the like")
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Settings of every named method that has any."""
+        own = {
+            "rrd": {"weight": self.weight_user, "num_rest": self.rest_items},
+            "ir": {"weight": self.weight_item, "num_rest": self.rest_users},
+        }
+        shared = {"k": self.list_length, "redraw": self.redraw}
+        used = {name: own[name] | shared for name in own if name in self.distill}
+        return {**{name: dict(table) for name, table in self.methods.items()}, **used}
 
 
 @dataclass(frozen=True)

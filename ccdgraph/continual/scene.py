@@ -15,10 +15,11 @@ from ccdgraph.continual.known import Known
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions, UserItems, is_in
 from ccdgraph.data.stream import Block
+from ccdgraph.distill.trajectory import Snapshots
 from ccdgraph.evaluate import evaluate
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings
 from ccdgraph.sampling import EntityBatches, TripletBatches
-from ccdgraph.train import FitConfig, MultinomialVAE, Objective, Part, fit
+from ccdgraph.train import FitConfig, MultinomialVAE, Objective, Part, embed, fit
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Scene:
         config: all settings.
         seed: parts of the seed of every draw of the stage.
         on_epoch: progress callback of :func:`ccdgraph.train.fit`.
+        watch: looks at the model along its training.
     """
 
     block: Block
@@ -38,6 +40,7 @@ class Scene:
     config: CCDConfig
     seed: tuple[int | str, ...]
     on_epoch: Callable[[int, int, float], None] | None = None
+    watch: Snapshots | None = None
 
     @property
     def device(self) -> torch.device:
@@ -104,15 +107,21 @@ class Scene:
         graph: BipartiteGraph | None = None,
     ) -> None:
         """Train ``model``; the epoch with the best Recall@20 on the block's validation is kept."""
-        fit(
+        graph = self.known.graph if graph is None else graph
+        validate = self._validation()
+        if self.watch is not None:
+            validate = self.watch.beside(validate)
+        result = fit(
             model,
-            graph or self.known.graph,
+            graph,
             objectives,
             settings,
             seed=self.seed,
-            validate=self._validation(),
+            validate=validate,
             on_epoch=self.on_epoch,
         )
+        if self.watch is not None:
+            self.watch.finish(embed(model, graph), result.best_epoch)
 
     def _validation(self) -> Callable[[Embeddings], float] | None:
         graph, seen, valid = self.known.graph, self.known.seen, self.block.valid

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +19,12 @@ from ccdgraph.continual.replay import Memory, ReplayBatches, memorise
 from ccdgraph.continual.scene import Scene
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions, UserItems
-from ccdgraph.distill.rrd import RRD
-from ccdgraph.distill.teacher import teacher_lists
+from ccdgraph.distill.knowledge import Knowledge
+from ccdgraph.distill.methods import build_parts
+from ccdgraph.distill.trajectory import Trajectories
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings, MultVAE
 from ccdgraph.ranking import Scorer, recommend_lists
-from ccdgraph.sampling import EntityBatches, Pairs
+from ccdgraph.sampling import Pairs
 from ccdgraph.train import BPR, Objective, Part, SoftBCE, Term, embed
 
 
@@ -35,7 +37,11 @@ def train_teacher(scene: Scene, member: BackboneConfig) -> Backbone:
 
 
 def generate_student(
-    scene: Scene, teacher: Scorer, start: Backbone | None, others: Iterable[Scorer]
+    scene: Scene,
+    teacher: Scorer,
+    start: Backbone | None,
+    others: Iterable[Scorer],
+    trajectories: Trajectories | None = None,
 ) -> Backbone:
     """Stage 1: the teacher distilled into a student, on the interactions of the last block.
 
@@ -44,22 +50,23 @@ def generate_student(
         teacher: the ensemble.
         start: weights to start from; ``None`` starts fresh.
         others: proxies and last student; what they list is never a negative either.
+        trajectories: lists along the last training of every teacher, for the methods that ask.
     """
     stage, seen = scene.config.generation, scene.known.seen
     student = scene.build(scene.config.student) if start is None else copy.deepcopy(start)
     everyone = torch.arange(seen.num_users, device=scene.device)
     users = scene.sample("taught", everyone, stage.users)
-    lists = teacher_lists(teacher, seen, k=stage.list_length, user=users)
+    known = _knowledge(scene, teacher, student, users, trajectories)
     exclude = seen.keys()
     if stage.exclude_listed:
-        listed = [_list_keys(everyone, lists.items, seen.num_items)]
+        lists = known.lists(stage.list_length).items
+        listed = [_list_keys(everyone, lists, seen.num_items)]
         listed += [_listed(other, seen, stage.list_length, users) for other in others]
         exclude = torch.unique(torch.cat([exclude, *listed]))
     parts = [_interactions(scene, student, stage.batch_size, exclude=exclude)]
-    if stage.distill:
-        parts.append(_distillation(scene, lists.items, "user"))
-    if stage.distill and stage.item_side:
-        parts.append(_distillation(scene, lists.users, "item"))
+    for part in build_parts(stage.distill, known, stage.settings):
+        term = OnTables(part.term) if stage.into == "tables" else part.term
+        parts.append(replace(part, term=term))
     scene.fit(student, [Objective(tuple(parts))], stage.fit)
     return student
 
@@ -144,28 +151,29 @@ def _interactions(
     return Part(BPR(), batches)
 
 
-def _distillation(scene: Scene, lists: Tensor, side: Literal["user", "item"]) -> Part:
-    """RRD over the users, or over the items, of one side's lists."""
-    stage, known, train = scene.config.generation, scene.known, scene.block.train
-    by_user = side == "user"
-    index = torch.arange(len(lists), device=scene.device)
-    if stage.entities == "block":
-        index = torch.unique(train.user if by_user else train.item)
-    if by_user and stage.users:
-        index = index[(lists[index] >= 0).any(1)]
-    term: Term = RRD(
-        lists,
-        known.seen if by_user else known.history.item_users,
-        side=side,
-        num_rest=stage.rest_items if by_user else stage.rest_users,
-        redraw=stage.redraw,
-        generator=scene.rng(f"rest {side}"),
+def _knowledge(
+    scene: Scene,
+    teacher: Scorer,
+    student: Backbone,
+    asked: Tensor,
+    trajectories: Trajectories | None,
+) -> Knowledge:
+    """What the ensemble hands over; with the entities of the block, or with everyone known."""
+    stage, graph, train = scene.config.generation, scene.known.graph, scene.block.train
+    of_block = stage.entities == "block"
+    out = embed(student, graph)
+    width = out.layers[0].size(1) if stage.into == "tables" else out.user.size(1)
+    return Knowledge(
+        teacher,
+        scene.known.seen,
+        dim=width,
+        rng=scene.rng,
+        users=torch.unique(train.user) if of_block else None,
+        items=torch.unique(train.item) if of_block else None,
+        asked=asked if stage.users else None,
+        batch_size=stage.batch_size,
+        trajectories=trajectories,
     )
-    if stage.into == "tables":
-        term = OnTables(term)
-    order = scene.rng(f"order {side}")
-    batches = EntityBatches(index, batch_size=stage.batch_size, generator=order)
-    return Part(term, batches, stage.weight_user if by_user else stage.weight_item)
 
 
 class OnTables(Term):

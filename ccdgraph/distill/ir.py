@@ -72,7 +72,9 @@ class IRRRD(Term):
             raise ValueError(f"'queries' is {queries!r}, expected 'sampled' or 'batch'")
         self.seen, self.item_weight, self.queries = seen, item_weight, queries
         self.by_user = _Side(lists.items, seen, k, temperature, "lists.items")
-        self.by_item = _Side(lists.users, transposed(seen), k_users, temperature, "lists.users")
+        if item_weight:
+            by = transposed(seen)
+            self.by_item = _Side(lists.users, by, k_users, temperature, "lists.users")
         self.generator = generator
         self.begin_epoch(0)
 

@@ -136,13 +136,15 @@ def teacher_lists(
     def ask(chunk: Tensor) -> Tensor:
         nonlocal best, users
         scores = mask_seen(teacher.scores(chunk).clone(), chunk, seen)
-        listed = _padded(*topk(scores, min(k, teacher.num_items)))
+        listed = topk(scores, min(k, teacher.num_items))
+        if listed[0].isnan().any() or (listed[0] == float("inf")).any():
+            raise ValueError("'teacher' returned NaN or infinite scores; train it again")
         # Earlier chunks come first in a row and hold smaller ids, so ties fall to the smaller id.
         pool = torch.cat([best, scores.T], dim=1)
         owner = torch.cat([users, chunk.expand(teacher.num_items, -1)], dim=1)
         value, place = topk(pool, min(k_users, pool.size(1)))
         best, users = value, owner.gather(1, place)
-        return listed
+        return _padded(*listed)
 
     lists = by_chunks(ask, everyone, teacher.num_items, budget=budget, copies=8)
     items = torch.cat(lists)

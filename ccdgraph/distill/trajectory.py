@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ccdgraph.data.interactions import UserItems
 from ccdgraph.distill.lists import check_lists
+from ccdgraph.nn.backbone import Embeddings
 from ccdgraph.ranking import BUDGET, Scorer, recommend_lists, topk, user_chunks
 
 
@@ -40,9 +41,80 @@ class Trajectories:
             raise ValueError("'teachers' have different numbers of checkpoints; keep equally many")
         user = torch.arange(seen.num_users, device=seen.item.device)
         lists = [_finite_lists(scorer, user, k, seen) for row in teachers for scorer in row]
-        stacked = torch.stack(lists).unflatten(0, (len(teachers), -1))
-        weight = (-torch.arange(k, device=stacked.device) / 10).exp()
-        return cls(stacked, weight.expand(stacked.shape))
+        return cls.of_lists(torch.stack(lists).unflatten(0, (len(teachers), -1)))
+
+    @classmethod
+    def of_lists(cls, lists: Tensor) -> Trajectories:
+        """Lists ``[M, V, U, K]`` with the weights of their places."""
+        weight = (-torch.arange(lists.size(3), device=lists.device) / 10).exp()
+        return cls(lists, weight.expand(lists.shape))
+
+
+class Snapshots:
+    """Top lists along one training, few and evenly spaced however long it lasts.
+
+    Every ``stride``-th epoch is kept; when twice as many are held as are wanted, every other one is
+    dropped and the stride doubles.
+
+    Args:
+        seen: items that are left out.
+        num: checkpoints wanted, the final one included.
+        k: length of the lists.
+
+    >>> from ccdgraph.nn import Embeddings
+    >>> seen = UserItems(torch.tensor([0, 0]), torch.empty(0, dtype=torch.int64), 3)
+    >>> look = Snapshots(seen, num=3, k=1)
+    >>> for epoch in range(9):
+    ...     look(Embeddings(torch.ones(1, 1), torch.eye(3)[:, [epoch // 4]]))
+    >>> look.finish(Embeddings(torch.ones(1, 1), torch.eye(3)[:, [2]]), best_epoch=8)
+    >>> look.lists.flatten().tolist()
+    [0, 1, 2]
+    """
+
+    def __init__(self, seen: UserItems, *, num: int = 4, k: int = 100) -> None:
+        if num < 2:
+            raise ValueError(f"a trajectory of {num} checkpoints leads nowhere; keep 2 or more")
+        self.seen, self.num, self.k = seen, num, min(k, seen.num_items)
+        self.stride, self.epoch = 1, 0
+        self.kept: dict[int, Tensor] = {}
+        self.lists: Tensor | None = None
+
+    def __call__(self, out: Scorer) -> None:
+        """Look at the model after an epoch."""
+        if self.epoch % self.stride == 0:
+            self.kept[self.epoch] = self._ask(out)
+            if len(self.kept) >= 2 * self.num:
+                self.stride *= 2
+                self.kept = {e: x for e, x in self.kept.items() if e % self.stride == 0}
+        self.epoch += 1
+
+    def beside(
+        self, validate: Callable[[Embeddings], float] | None
+    ) -> Callable[[Embeddings], float]:
+        """``validate`` for :func:`~ccdgraph.train.fit`, looking first; ``None`` keeps the last."""
+
+        def look(out: Embeddings) -> float:
+            self(out)
+            return float(self.epoch) if validate is None else validate(out)
+
+        return look
+
+    def finish(self, final: Scorer, best_epoch: int) -> None:
+        """Choose ``lists [V, U, K]``, oldest first; a training that was too short repeats some.
+
+        Args:
+            final: the model as it is used.
+            best_epoch: the epoch whose weights it has.
+        """
+        own = self._ask(final)
+        before = [epoch for epoch in self.kept if epoch < best_epoch] or [0]
+        wanted = [before[len(before) * v // (self.num - 1)] for v in range(self.num - 1)]
+        self.lists = torch.stack([*(self.kept.get(epoch, own) for epoch in wanted), own])
+        self.kept = {}
+
+    def _ask(self, scorer: Scorer) -> Tensor:
+        user = torch.arange(self.seen.num_users, device=self.seen.item.device)
+        return _finite_lists(scorer, user, self.k, self.seen)
 
 
 def check_trajectories(trajectories: Trajectories, seen: UserItems, k: int) -> None:

@@ -14,8 +14,8 @@ from ccdgraph.train import embed
 # Settings, and the stage that is the first to end otherwise for them.
 SWITCHES = [
     ({"base.negatives": 3}, "0/teacher 0"),
-    ({"generation.distill": False}, "0/generation"),
-    ({"generation.item_side": False}, "0/generation"),
+    ({"generation.distill": ()}, "0/generation"),
+    ({"generation.distill": ("rrd",)}, "0/generation"),
     ({"generation.list_length": 9}, "0/generation"),
     ({"generation.rest_items": 0}, "0/generation"),
     ({"generation.rest_users": 0}, "0/generation"),
@@ -98,10 +98,10 @@ def test_the_share_of_a_proxy_moves_that_proxy_alone(name):
     [
         (
             "0/generation",
-            {"generation.distill": False},
+            {"generation.distill": ()},
             {"generation.weight_user": 0.0, "generation.weight_item": 0.0},
         ),
-        ("0/generation", {"generation.item_side": False}, {"generation.weight_item": 0.0}),
+        ("0/generation", {"generation.distill": ("rrd",)}, {"generation.weight_item": 0.0}),
         (
             "1/student",
             {"update.replay.0.weight": 0.0},

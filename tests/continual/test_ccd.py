@@ -11,6 +11,7 @@ from ccdgraph.continual import CCD, scene, stages
 from ccdgraph.continual.scene import Scene
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
+from ccdgraph.distill import methods
 from ccdgraph.nn import MF, BackboneConfig, Embeddings, LightGCN, MultVAE
 from ccdgraph.ranking import recommend_lists
 from ccdgraph.testing import check_strategy
@@ -173,13 +174,13 @@ def test_negatives_come_from_no_list_of_teacher_proxies_or_last_student(monkeypa
 @pytest.mark.parametrize("graph", ["cumulative", "block"])
 def test_distillation_leaves_out_all_that_was_ever_seen(monkeypatch, graph):
     """On both sides, and whatever models propagate over."""
-    terms, original = [], stages.RRD
+    terms, original = [], methods.RRD
 
     def record(lists, seen, **options):
         terms.append((lists, seen, options["side"]))
         return original(lists, seen, **options)
 
-    monkeypatch.setattr(stages, "RRD", record)
+    monkeypatch.setattr(methods, "RRD", record)
     learn(with_settings({"graph": graph}), 2)
     train = Interactions.cat([block.train for block in stream().blocks[:2]])
     pairs = set(zip(train.user.tolist(), train.item.tolist(), strict=True))

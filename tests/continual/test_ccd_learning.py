@@ -5,7 +5,7 @@ from functools import cache
 import torch
 from small_ccd import with_settings
 
-from ccdgraph.continual import CCD, CCDConfig, stages
+from ccdgraph.continual import CCD, CCDConfig
 from ccdgraph.continual.config import (
     BaseConfig,
     GenerationConfig,
@@ -15,6 +15,7 @@ from ccdgraph.continual.config import (
 )
 from ccdgraph.data.datasets.synthetic import synthetic_stream
 from ccdgraph.data.stream import Stream
+from ccdgraph.distill import knowledge
 from ccdgraph.distill.teacher import TeacherLists, teacher_lists
 from ccdgraph.evaluate import evaluate_block
 from ccdgraph.nn import BackboneConfig
@@ -67,7 +68,7 @@ def test_the_distilled_student_knows_what_the_teachers_know(monkeypatch):
     """
     cells = [("generated", tested, "all") for tested in range(3)]
     distilled = recall({}, *cells)
-    alone = recall({"generation.distill": False}, *cells)
+    alone = recall({"generation.distill": ()}, *cells)
     generator = torch.Generator().manual_seed(0)
 
     def shuffled(*args, **options) -> TeacherLists:
@@ -77,7 +78,7 @@ def test_the_distilled_student_knows_what_the_teachers_know(monkeypatch):
             lists.users[torch.randperm(len(lists.users), generator=generator)],
         )
 
-    monkeypatch.setattr(stages, "teacher_lists", shuffled)
+    monkeypatch.setattr(knowledge, "teacher_lists", shuffled)
     wrong = recall({}, *cells)
     for mutation in (alone, wrong):
         assert all(a > b + 0.3 for a, b in zip(distilled, mutation, strict=True))

@@ -1,0 +1,208 @@
+"""Distillation methods by name: their settings, and the part of an objective that each becomes."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, get_type_hints
+
+from ccdgraph.config import ConfigError, from_dict
+from ccdgraph.distill.cd import CD
+from ccdgraph.distill.concf import ConCF
+from ccdgraph.distill.de import DE
+from ccdgraph.distill.hetcomp import HetComp
+from ccdgraph.distill.ir import IRRRD
+from ccdgraph.distill.knowledge import Knowledge
+from ccdgraph.distill.lists import transposed
+from ccdgraph.distill.phr import PHR
+from ccdgraph.distill.rd import RD
+from ccdgraph.distill.rrd import RRD
+from ccdgraph.distill.teacher import TeacherLists
+from ccdgraph.distill.topology import FTD, HTD
+from ccdgraph.distill.trajectory import observed_lists
+from ccdgraph.sampling import EntityBatches
+from ccdgraph.train import Part, Term
+
+Settings = Mapping[str, Mapping[str, Any]]
+
+ALIASES = {"none": (), "de-rrd": ("de", "sampled-rrd")}
+"""Names that stand for none or several of :data:`METHODS`."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a name becomes a term.
+
+    Args:
+        term: the class; its keyword arguments are settings of the method.
+        weight: of the term where none is set.
+        bind: the class with what the teacher gives, from the knowledge and the settings ``own``.
+        own: further settings with their defaults.
+        side: ``"user"`` or ``"item"`` of a term that has batches of its own.
+        hidden: keyword arguments that ``bind`` fills.
+    """
+
+    term: type[Term]
+    weight: float
+    bind: Callable[[Knowledge, dict[str, Any]], Callable[..., Term]]
+    own: Mapping[str, Any] = field(default_factory=dict)
+    side: Literal["user", "item"] | None = None
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> type:
+        """A dataclass of ``weight``, ``own`` and the keyword arguments of the class."""
+        hints = get_type_hints(self.term.__init__)
+        options = {
+            name: parameter.default
+            for name, parameter in inspect.signature(self.term).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY and name not in (*self.hidden, "generator")
+        }
+        known = {"weight": self.weight, **self.own}
+        fields = [(name, type(value), field(default=value)) for name, value in known.items()]
+        fields += [(name, hints[name], field(default=value)) for name, value in options.items()]
+        return dataclasses.make_dataclass(self.term.__name__, fields, frozen=True)
+
+    def part(self, name: str, known: Knowledge, settings: Mapping[str, Any]) -> Part:
+        """The term on ``known`` with its weight."""
+        options = vars(from_dict(self.settings, settings, name)).copy()
+        weight = options.pop("weight")
+        own = {key: options.pop(key) for key in self.own}
+        if "generator" in inspect.signature(self.term).parameters:
+            options["generator"] = known.rng(f"rest {self.side}" if self.side else name)
+        term = self.bind(known, own)(**options)
+        if not self.side:
+            return Part(term, None, weight)
+        index = known.entities(self.side)
+        order = known.rng(f"order {self.side}")
+        batches = EntityBatches(index, batch_size=known.batch_size, generator=order)
+        return Part(term, batches, weight)
+
+
+def _regression(term: type[Term]) -> Callable[..., Callable[..., Term]]:
+    return lambda known, own: partial(term, known.embeddings(), known.dim)
+
+
+def _item_lists(known: Knowledge, own: dict[str, Any]) -> Callable[..., Term]:
+    users = known.lists(own["k"]).users
+    return partial(RRD, users, transposed(known.seen), side="item")
+
+
+def _sampled_items(known: Knowledge, own: dict[str, Any]) -> Callable[..., Term]:
+    items = known.items_of(own["depth"])
+    return partial(IRRRD, TeacherLists(items, items[:0]), known.seen, item_weight=0.0)
+
+
+def _collaborative(known: Knowledge, own: dict[str, Any]) -> Callable[..., Term]:
+    score, item = known.scored(own["depth"])
+    return partial(CD, item, score, known.seen)
+
+
+def _heterogeneous(known: Knowledge, own: dict[str, Any]) -> Callable[..., Term]:
+    teacher = known.teacher("the order of observed items")
+    observed = observed_lists(teacher, known.seen, k=min(own["observed"], known.seen.num_items))
+    return partial(HetComp, known.trajectories(), observed, known.seen)
+
+
+METHODS: Mapping[str, Method] = {
+    "rrd": Method(
+        RRD,
+        0.01,
+        lambda known, own: partial(RRD, known.items_of(own["k"]), known.seen, side="user"),
+        {"k": 40},
+        side="user",
+        hidden=("side",),
+    ),
+    "ir": Method(RRD, 0.01, _item_lists, {"k": 40}, side="item", hidden=("side",)),
+    "sampled-rrd": Method(
+        IRRRD,
+        1e-3,
+        _sampled_items,
+        {"depth": 500},
+        hidden=("item_weight", "k_users", "queries"),
+    ),
+    "ir-rrd": Method(
+        IRRRD,
+        1e-3,
+        lambda known, own: partial(IRRRD, known.lists(own["depth"]), known.seen),
+        {"depth": 500},
+    ),
+    "de": Method(DE, 0.01, _regression(DE)),
+    "phr": Method(
+        PHR,
+        0.01,
+        lambda known, own: partial(
+            PHR, known.embeddings(), known.dim, seen=known.seen if own["enrich"] else None
+        ),
+        {"enrich": True},
+        hidden=("seen",),
+    ),
+    "ftd": Method(FTD, 1e-3, lambda known, own: partial(FTD, known.embeddings())),
+    "htd": Method(HTD, 1e-3, _regression(HTD)),
+    "rd": Method(
+        RD,
+        0.1,
+        lambda known, own: partial(RD, known.items_of(own["depth"]), known.seen),
+        {"depth": 10},
+    ),
+    "cd": Method(CD, 0.01, _collaborative, {"depth": 500}),
+    "concf": Method(
+        ConCF,
+        1.0,
+        lambda known, own: partial(ConCF, known.seen, known.dim, weight=own["consensus"]),
+        {"consensus": 0.005},
+        hidden=("weight",),
+    ),
+    "hetcomp": Method(HetComp, 0.01, _heterogeneous, {"observed": 10}),
+}
+"""The methods: ``rrd`` and ``ir`` take lists whole, in batches of users or items of their own;
+``sampled-rrd`` and ``ir-rrd`` sample them as published, for the users of a batch of triplets."""
+
+
+def expand(names: Sequence[str]) -> tuple[str, ...]:
+    """``names`` with :data:`ALIASES` written out.
+
+    Raises:
+        ConfigError: a method is not known, or named twice.
+
+    >>> expand(["de-rrd", "ir"])
+    ('de', 'sampled-rrd', 'ir')
+    """
+    known = {**{name: (name,) for name in METHODS}, **ALIASES}
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            meant = f"did you mean '{close[0]}'?" if close else f"expected {', '.join(known)}"
+            raise ConfigError(f"there is no distillation method '{name}'; {meant}")
+    found = tuple(method for name in names for method in known[name])
+    if len(set(found)) < len(found):
+        raise ConfigError(f"'distill' names a method twice: {', '.join(found)}; name each once")
+    return found
+
+
+def check_methods(names: Sequence[str], settings: Settings) -> None:
+    """Refuse unknown names, and settings that do not fit or belong to a method that is not used.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    used = expand(names)
+    for name, options in settings.items():
+        if name not in used:
+            raise ConfigError(f"'methods.{name}' has no effect; 'distill' does not name it")
+        from_dict(METHODS[name].settings, options, f"methods.{name}")
+
+
+def build_parts(names: Sequence[str], known: Knowledge, settings: Settings) -> list[Part]:
+    """The parts of an objective that the named methods are.
+
+    Args:
+        names: as in :data:`METHODS` or :data:`ALIASES`.
+        known: what the teachers hand over.
+        settings: by name; ``weight``, a method's own and the keyword arguments of its class.
+    """
+    return [METHODS[name].part(name, known, settings.get(name, {})) for name in expand(names)]
