@@ -97,6 +97,25 @@ def run(
     learn(load(RunConfig, config, overrides or []), folder, resume=resume)
 
 
+@app.command(epilog="Example: ccdgraph distill CONFIG.toml --set student.model.dim=8 --resume")
+@in_one_sentence
+def distill(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to distil.")],
+    overrides: _Overrides = None,
+    to: _To = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Do not train again what is trained.")
+    ] = False,
+) -> None:
+    """Distil teachers into a student on one split; the files go to runs/CONFIG without --to."""
+    from ccdgraph.cli.distill import distill
+    from ccdgraph.config import load
+    from ccdgraph.run import DistillConfig
+
+    folder = Path("runs") / config.stem if to is None else to
+    distill(load(DistillConfig, config, overrides or []), folder, resume=resume)
+
+
 @app.command(epilog="Example: ccdgraph bench benchmarks/yelp_suite.toml --to runs/yelp --jobs 3")
 @in_one_sentence
 def bench(

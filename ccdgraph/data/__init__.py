@@ -11,7 +11,7 @@ from ccdgraph.data.describe import BlockSummary, describe, fingerprint
 from ccdgraph.data.events import Events
 from ccdgraph.data.filters import deduplicate, k_core
 from ccdgraph.data.interactions import Interactions, UserItems
-from ccdgraph.data.presplit import read_presplit
+from ccdgraph.data.presplit import read_presplit, read_split
 from ccdgraph.data.readers import read_interactions
 from ccdgraph.data.split import append_block, split_stream
 from ccdgraph.data.storage import read_stream, write_stream
@@ -36,6 +36,7 @@ __all__ = [
     "read_dataset",
     "read_interactions",
     "read_presplit",
+    "read_split",
     "read_stream",
     "skewed_interactions",
     "split_stream",

@@ -1,4 +1,4 @@
-"""Streams whose blocks and splits are given: the published splits of CCD."""
+"""Data whose blocks and splits are given: the published splits of CCD, and one static split."""
 
 from __future__ import annotations
 
@@ -67,6 +67,40 @@ def read_presplit(folder: str | Path, *, name: str | None = None) -> Stream:
     return Stream(tuple(blocks), users, items, "within", name or folder.resolve().name)
 
 
+def read_split(folder: str | Path, *, name: str | None = None) -> Stream:
+    """Read ``train.csv[.gz]``, ``valid.csv[.gz]`` and ``test.csv[.gz]`` as a stream of one block.
+
+    Each has columns ``user,item`` of internal ids; entities count up to the highest id of any file.
+
+    Args:
+        folder: where the files lie.
+        name: what reports call the data, by default the folder's name.
+
+    Raises:
+        ValueError: a file or column is missing, or a value is not an id.
+    """
+    folder = Path(folder)
+    num_rows, sizes = 0, (0, 0)
+    parts: list[Interactions] = []
+    for split in _SPLITS:
+        found = [folder / f"{split}.csv{end}" for end in ("", ".gz")]
+        path = next((path for path in found if path.exists()), None)
+        if path is None:
+            raise ValueError(f"'{folder}' has no {split}.csv or {split}.csv.gz")
+        table = read_table(path, partial(_same_names, path, names=("user", "item")))
+        num_rows += table.num_rows
+        user, item = (_dense_ids(table, field, path, num_rows) for field in ("user", "item"))
+        if len(user):
+            sizes = max(sizes[0], int(user.max()) + 1), max(sizes[1], int(item.max()) + 1)
+        parts.append(Interactions(torch.from_numpy(user), torch.from_numpy(item)))
+    if len(parts[0]) == 0:
+        raise ValueError(f"'{folder}' has no training rows; a model needs at least one")
+    users, items = (Vocabulary(np.arange(num)) for num in sizes)
+    train, valid, test = parts
+    block = Block(0, train, valid, test, *sizes)
+    return Stream((block,), users, items, "within", name or folder.resolve().name)
+
+
 def _block_files(folder: Path) -> list[Path]:
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -83,8 +117,9 @@ def _block_files(folder: Path) -> list[Path]:
     return [found[index] for index in range(len(found))]
 
 
-def _same_names(path: Path, fields: Sequence[str]) -> dict[str, str]:
-    names = ("user", "item", "split")
+def _same_names(
+    path: Path, fields: Sequence[str], names: Sequence[str] = ("user", "item", "split")
+) -> dict[str, str]:
     for name in names:
         require_column(name, fields, f"'{path}'")
     return {name: name for name in names}

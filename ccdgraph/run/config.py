@@ -14,7 +14,7 @@ from ccdgraph.data.filters import Duplicates
 from ccdgraph.evaluate import KS, Mask
 from ccdgraph.run.learner import read_settings, strategy_class
 
-Source = Literal["synthetic", "presplit", "events", "stream", DatasetName]
+Source = Literal["synthetic", "presplit", "split", "events", "stream", DatasetName]
 CCD_SCORERS = ("student", "teacher", "generated", "stability", "plasticity")
 
 _SPLIT = {"base", "num_blocks", "by", "protocol", "ratios", "seed"}
@@ -23,6 +23,7 @@ _READ_BY: dict[str, set[str]] = {
     **{name: _PUBLISHED for name in DATASETS},
     "synthetic": {"base", "num_blocks", "protocol", "seed", "synthetic"},
     "presplit": {"path"},
+    "split": {"path"},
     "stream": {"path"},
     "events": {
         *("path", "user", "item", "time", "rating", "time_unit", "header"),
@@ -49,7 +50,8 @@ class DataConfig:
 
     Args:
         source: ``"synthetic"`` makes it, ``"presplit"`` and ``"stream"`` read a folder of blocks
-            (``read_presplit``, ``read_stream``), ``"events"`` reads interactions and splits them;
+            (``read_presplit``, ``read_stream``), ``"split"`` the files of one static split
+            (``read_split``), ``"events"`` reads interactions and splits them;
             the name of a published data set does so in its format (``read_dataset``).
         path: file or folder, from the current one.
         max_blocks: keep the first blocks only; 0 keeps all.

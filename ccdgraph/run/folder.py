@@ -20,7 +20,7 @@ from ccdgraph.data import Stream, UserItems
 from ccdgraph.evaluate import Evaluation
 from ccdgraph.nn import Embeddings
 from ccdgraph.ranking import Scorer, recommend_lists
-from ccdgraph.run.config import RunConfig, difference, plain_dict
+from ccdgraph.run.config import difference, plain_dict
 from ccdgraph.run.record import Row, RunResult, summary
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ STATES = "states"  # of the learner after every block, where the configuration k
 LISTED = 200  # items stored for a user of a scorer that has no embeddings
 
 
-def open_folder(folder: Path, config: RunConfig, fingerprint: str, *, resume: bool) -> None:
+def open_folder(folder: Path, config: Any, fingerprint: str, *, resume: bool) -> None:
     """Makes the folder of a new run, or checks that ``config`` goes on with the one there.
 
     Raises:
@@ -46,7 +46,7 @@ def open_folder(folder: Path, config: RunConfig, fingerprint: str, *, resume: bo
         raise ValueError(f"'{folder}' is not empty; add --resume or name another folder")
     if not (folder / CONFIG).exists():
         raise ValueError(f"'{folder}' holds no run, '{CONFIG}' is missing; name another folder")
-    begun = load(RunConfig, folder / CONFIG)
+    begun = load(type(config), folder / CONFIG)
     differs = difference(plain_dict(begun), plain_dict(config))
     if differs:
         raise ValueError(

@@ -14,6 +14,7 @@ from ccdgraph.data import (
     read_dataset,
     read_interactions,
     read_presplit,
+    read_split,
     read_stream,
     split_stream,
     synthetic_stream,
@@ -46,6 +47,8 @@ def detect_source(path: str | Path) -> Source:
         return "stream"
     if any(path.glob("block_*.csv*")):
         return "presplit"
+    if any(path.glob("train.csv*")):
+        return "split"
     return "events"
 
 
@@ -111,6 +114,8 @@ def _read(config: DataConfig) -> Stream:
     assert config.path is not None, "checked by the configuration"
     if config.source == "presplit":
         return read_presplit(config.path)
+    if config.source == "split":
+        return read_split(config.path)
     if config.source == "stream":
         return read_stream(config.path)
     return split_stream(
