@@ -16,6 +16,35 @@ def users_of(batch: Triplets | Entities) -> Tensor:
     return user
 
 
+def users_once(batch: Triplets | Entities) -> tuple[Tensor, Tensor]:
+    """Users of a batch ascending, and a mask with one place of each; both ``[n]``.
+
+    On the CPU they are distinct. Elsewhere they are as many as the batch has rows, as a step may
+    not wait for the device to count them.
+
+    >>> users_once(Triplets(torch.tensor([7, 2, 7]), *torch.zeros(2, 3)))
+    (tensor([2, 7]), tensor([True, True]))
+    """
+    if isinstance(batch, Entities):
+        return batch.index, torch.ones_like(batch.index, dtype=torch.bool)
+    if batch.user.device.type == "cpu":
+        user = users_of(batch)
+        return user, torch.ones_like(user, dtype=torch.bool)
+    return sorted_once(batch.user)
+
+
+def sorted_once(user: Tensor) -> tuple[Tensor, Tensor]:
+    """``user`` ascending, and the first place of each; both ``[n]``.
+
+    >>> sorted_once(torch.tensor([7, 2, 7]))
+    (tensor([2, 7, 7]), tensor([ True,  True, False]))
+    """
+    user = user.sort().values
+    once = torch.ones_like(user, dtype=torch.bool)
+    once[1:] = user[1:] != user[:-1]
+    return user, once
+
+
 def transposed(seen: UserItems) -> UserItems:
     """Users of every item from the items of every user.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ccdgraph.distill.lists import users_of
+from ccdgraph.distill.lists import users_once
 from ccdgraph.nn.backbone import Embeddings
 from ccdgraph.sampling import Entities, Triplets
 from ccdgraph.train import Term
@@ -48,9 +48,9 @@ class ListwiseKD(Term):
 
     def forward(self, out: Embeddings, batch: Triplets | Entities) -> Tensor:
         """Sum over the distinct users of the batch that have labels."""
-        user, score = _listed_scores(out, batch, self.item)
+        user, once, score = _listed_scores(out, batch, self.item)
         log_share = _hidden(score, self.real[user]).log_softmax(1)
-        return -(self.target[user] * log_share).sum()
+        return -(self.target[user] * log_share).masked_fill(~once, 0.0).sum()
 
 
 class PointwiseKD(Term):
@@ -93,11 +93,11 @@ class PointwiseKD(Term):
 
     def forward(self, out: Embeddings, batch: Triplets | Entities) -> Tensor:
         """Sum over the labelled pairs of the distinct users of the batch."""
-        user, score = _listed_scores(out, batch, self.item)
+        user, once, score = _listed_scores(out, batch, self.item)
         loss = functional.binary_cross_entropy_with_logits(
             score, self.label[user], reduction="none"
         )
-        return loss.masked_fill(~self.real[user], 0.0).sum()
+        return loss.masked_fill(~(self.real[user] & once), 0.0).sum()
 
 
 def _checked(lists: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,12 +124,15 @@ def _hidden(scores: Tensor, real: Tensor) -> Tensor:
 
 def _listed_scores(
     out: Embeddings, batch: Triplets | Entities, item: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Distinct users of the batch ``[n]``, and the student's scores of their lists ``[n, K]``."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Users of the batch ``[n]``, which rows count ``[n, 1]``, and scores of the lists ``[n, K]``.
+
+    Every user counts once.
+    """
     if out.num_users != len(item):
         raise ValueError(
             f"the lists are for {len(item)} users, the student has {out.num_users}; ask the store "
             "for a row for every user"
         )
-    user = users_of(batch)
-    return user, out.pairs(user.unsqueeze(1), item[user])
+    user, once = users_once(batch)
+    return user, once.unsqueeze(1), out.pairs(user.unsqueeze(1), item[user])

@@ -53,6 +53,22 @@ def test_value_and_gradient_equal_a_loop(kind, options):
         )
 
 
+@both
+def test_repeated_rows_of_a_device_count_once(kind, monkeypatch):
+    """What a CUDA device is given, with nothing to wait for; counting every row fails."""
+    from ccdgraph.distill import lists, stored
+
+    out, term = leaves(double(embeddings(3))), kind(LISTS, SCORES.double())
+    expected = term(out, triplets())
+    monkeypatch.setattr(stored, "users_once", lambda batch: lists.sorted_once(batch.user))
+    found = term(out, triplets())
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, (out.user, out.item)),
+        torch.autograd.grad(expected, (out.user, out.item)),
+    )
+
+
 def test_one_user_by_hand():
     """Teacher 3 to 1: 3/4 and 1/4; a student that scores both 0 gives each 1/2."""
     lists, scores = torch.tensor([[1, 0]]), torch.tensor([[math.log(3), 0.0]])
