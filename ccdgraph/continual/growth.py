@@ -35,7 +35,8 @@ def grow(
 
     Prominence is the number of interactions. Where fewer than ``k`` entities lie two hops away the
     most prominent of all fill up; without any known neighbour the two-hop mean stands alone. Lee et
-    al., KDD 2024, https://arxiv.org/abs/2405.19046, section on entity embedding initialisation.
+    al., KDD 2024, https://arxiv.org/abs/2405.19046, section on entity embedding initialisation. A
+    backbone with features may start such entities elsewhere (:meth:`ccdgraph.nn.Backbone.start`).
 
     Args:
         model: knows the first ``num_users`` users and ``num_items`` items of ``graph``.
@@ -71,6 +72,7 @@ def grow(
                 entities, sides[partner[side]], own, tables.get(partner[side]), topk=topk
             )
             rows = _mix(rows, one, has_one, two if init == "two-hop" else None)
+            rows = model.start(name, rows, ~has_one)
         setattr(grown, name, nn.Parameter(torch.cat([own, rows])))
     return grown
 

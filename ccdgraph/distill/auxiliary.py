@@ -54,7 +54,8 @@ class AuxiliaryHead(Term):
 
     def forward(self, out: Embeddings, batch: Any) -> Tensor:
         """The term on the head's scores."""
-        head = Embeddings(self.user(self._scaled(out.user)), self.item(self._scaled(out.item)))
+        user, item = self.user(self._scaled(out.user)), self.item(self._scaled(out.item))
+        head = Embeddings(user, item, ids=out.ids)
         loss: Tensor = self.term(head, batch)
         return loss
 

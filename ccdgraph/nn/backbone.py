@@ -142,6 +142,16 @@ class Backbone(nn.Module):
         """Served embedding of every node from its layers; by default the last layer."""
         return layers[-1]
 
+    def start(self, table: str, rows: Tensor, unknown: Tensor) -> Tensor:
+        """Rows that new entities of a table start from; by default ``rows`` as they are.
+
+        Args:
+            table: name of the parameter.
+            rows: what the neighbours say, ``[new, D]``.
+            unknown: which have no known neighbour, ``[new]``.
+        """
+        return rows
+
     def forward(self, graph: BipartiteGraph | Subgraph) -> Embeddings:
         """Embeddings of every user and item of ``graph``, or of those a subgraph was drawn around.
 
