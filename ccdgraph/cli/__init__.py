@@ -134,7 +134,7 @@ def bench(
     bench(suite, Path("runs") / suite.stem if to is None else to, jobs)
 
 
-@app.command(epilog="Example: ccdgraph report runs/demo --to demo.html")
+@app.command(epilog="Example: ccdgraph label runs/demo --to labels --lag 1 --half")
 @in_one_sentence
 def label(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run with keep_states.")],
@@ -159,7 +159,7 @@ def label(
     typer.echo(cost_line(parts, students))
 
 
-@app.command()
+@app.command(epilog="Example: ccdgraph report runs/demo --to demo.html")
 @in_one_sentence
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN_OR_SUITE", help="Folder of either.")],
