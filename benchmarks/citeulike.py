@@ -16,7 +16,7 @@ import json
 import math
 import multiprocessing
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,16 +230,23 @@ def run(cell: Cell, folder: Path) -> str:
 
 def run_all(tasks: Sequence[Cell], folder: Path, jobs: int) -> list[str]:
     """Run cells, ``jobs`` at a time; the failures."""
-    failures, started = [], time.perf_counter()
+    started, failures = time.perf_counter(), []
+    for done, (cell, error) in enumerate(_finished(tasks, folder, jobs), 1):
+        seconds = time.perf_counter() - started
+        print(f"{seconds:6.0f} s {done}/{len(tasks)} {cell.name} {error}", flush=True)
+        failures += [f"{cell.name}: {error}"] if error else []
+    return failures
+
+
+def _finished(tasks: Sequence[Cell], folder: Path, jobs: int) -> Iterator[tuple[Cell, str]]:
+    """Cells and what went wrong, as they end."""
+    if jobs == 1:
+        yield from ((cell, run(cell, folder)) for cell in tasks)
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         futures = {pool.submit(run, cell, folder): cell for cell in tasks}
-        for done, future in enumerate(as_completed(futures), 1):
-            name, error = futures[future].name, future.result()
-            seconds = time.perf_counter() - started
-            print(f"{seconds:6.0f} s {done}/{len(tasks)} {name} {error}", flush=True)
-            failures += [f"{name}: {error}"] if error else []
-    return failures
+        yield from ((futures[future], future.result()) for future in as_completed(futures))
 
 
 def collect(tasks: Iterable[Cell], folder: Path) -> list[dict[str, Any]]:
@@ -259,14 +266,15 @@ def collect(tasks: Iterable[Cell], folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
+def markdown(commands: dict[str, str], rows: Sequence[dict[str, Any]]) -> str:
     """One table a protocol, from the rows alone."""
-    lines = [f"Command: `{command}`", ""]
+    lines = []
     for name in dict.fromkeys(row["protocol"] for row in rows):
         protocol, own = PROTOCOLS[name], [row for row in rows if row["protocol"] == name]
         split, metric = protocol.metric
         device = ", ".join(sorted({row["hardware"] for row in own}))
-        lines += [f"## {name}", "", f"{split} {metric}, {protocol.folder}, {device}.", ""]
+        lines += [f"## {name}", "", f"{split} {metric}, {protocol.folder}, {device}:", ""]
+        lines += [f"    {commands[name]}", ""]
         if protocol.source:
             lines += [f"Published: {protocol.source}.", ""]
         head = (
@@ -308,6 +316,24 @@ def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
     return "\n".join(lines)
 
 
+def write(options: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> None:
+    """The results of this run; those of other protocols stay as they were."""
+    words = ["python benchmarks/citeulike.py --data DATA"]
+    words += [
+        f"--{name} {vars(options)[name]}" for name in ("seeds", "epochs") if vars(options)[name]
+    ]
+    words += ["--methods", *options.methods] if options.methods else []
+    mine = {name: f"{' '.join(words)} --only {name!r}" for name in options.only or PROTOCOLS}
+    path = options.results
+    held = json.loads(path.read_text()) if path.exists() else {"commands": {}, "cells": []}
+    cells = [row for row in held["cells"] if row["protocol"] not in mine] + [*rows]
+    cells.sort(key=lambda row: [*PROTOCOLS].index(row["protocol"]))
+    commands = held["commands"] | mine
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"commands": commands, "cells": cells}, indent=1) + "\n")
+    path.with_suffix(".md").write_text(markdown(commands, cells))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -327,14 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failures = run_all(teachers, options.to, options.jobs)
     failures += run_all(students, options.to, options.jobs)
     rows = collect([*teachers, *students], options.to)
-    kept = [f"--only {' '.join(map(repr, options.only))}"] if options.only else []
-    kept += [
-        f"--{name} {value}" for name in ("seeds", "epochs") if (value := getattr(options, name))
-    ]
-    command = " ".join(["python benchmarks/citeulike.py", "--data DATA", *kept])
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps({"command": command, "cells": rows}, indent=1) + "\n")
-    options.results.with_suffix(".md").write_text(markdown(rows, command))
+    write(options, rows)
     print(f"{len(rows)} cells in {options.results}; {len(failures)} failed")
     return bool(failures)
 
