@@ -4,11 +4,12 @@ from ccdgraph.run.config import DataConfig, EvaluateConfig, RunConfig, Synthetic
 from ccdgraph.run.distill_config import DistillConfig, Learner
 from ccdgraph.run.distillation import distill
 from ccdgraph.run.distilled import Distilled
+from ccdgraph.run.export import export
 from ccdgraph.run.loop import run
 from ccdgraph.run.plan import Stage, Watcher, plan
 from ccdgraph.run.protocol import ProtocolConfig
 from ccdgraph.run.record import Row, RunResult
-from ccdgraph.run.serve import recommend
+from ccdgraph.run.serve import Served, recommend
 from ccdgraph.run.signatures import Signature
 from ccdgraph.run.source import detect_source, open_stream
 
@@ -22,12 +23,14 @@ __all__ = [
     "Row",
     "RunConfig",
     "RunResult",
+    "Served",
     "Signature",
     "Stage",
     "SyntheticConfig",
     "Watcher",
     "detect_source",
     "distill",
+    "export",
     "open_stream",
     "plan",
     "recommend",
