@@ -36,13 +36,13 @@ lint: $(VENV)/test.stamp
 	$(BIN)/mypy
 
 docs: $(VENV)/test.stamp
-	@rm -rf docs/api/generated # pages of modules that are gone
+	@rm -rf docs/api/generated docs/how_to # pages of what is gone; recipes run anew
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 scatter: $(VENV)/scatter.stamp
 
 clean:
-	rm -rf $(VENV) build docs/_build docs/api/generated ccdgraph.egg-info
+	rm -rf $(VENV) build docs/_build docs/api/generated docs/how_to ccdgraph.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # torch comes first and alone: what asks for it by range afterwards finds it there and leaves it,

@@ -18,4 +18,5 @@ def _torch_in_doctests(doctest_namespace: dict[str, Any]) -> None:
 
 
 # Doctests are looked for in every module; two conftest.py are one name to the importer.
-collect_ignore_glob = ["*/conftest.py"]
+# The scripts among the documents run when the documentation is built.
+collect_ignore_glob = ["*/conftest.py", "docs/*.py"]

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import typer
 
 from ccdgraph import __version__
-from ccdgraph.cli.data import data
+from ccdgraph.cli.data import commands as data_commands
 from ccdgraph.cli.failure import in_one_sentence
 from ccdgraph.cli.new import Kind
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(data, name="data")
+app.add_typer(data_commands, name="data")
 
 _Overrides = Annotated[
     list[str] | None,

@@ -12,7 +12,7 @@ from ccdgraph.cli.failure import in_one_sentence
 if TYPE_CHECKING:
     from ccdgraph.data import Stream
 
-data = typer.Typer(help="Look at data, and convert it.", no_args_is_help=True)
+commands = typer.Typer(help="Look at data, and convert it.", no_args_is_help=True)
 
 _Overrides = Annotated[
     list[str] | None,
@@ -21,7 +21,9 @@ _Overrides = Annotated[
 _Source = Annotated[Path, typer.Argument(metavar="PATH", help="File, or folder of blocks.")]
 
 
-@data.command(epilog="Example: ccdgraph data describe events.csv --set user=uid --set num_blocks=3")
+@commands.command(
+    epilog="Example: ccdgraph data describe events.csv --set user=uid --set num_blocks=3"
+)
 @in_one_sentence
 def describe(path: _Source, overrides: _Overrides = None) -> None:
     """Count what each block of a stream holds."""
@@ -33,7 +35,7 @@ def describe(path: _Source, overrides: _Overrides = None) -> None:
     typer.echo(f"protocol {stream.protocol}, fingerprint {fingerprint(stream)}")
 
 
-@data.command(epilog="Example: ccdgraph data convert ml-1m.zip ml --set source=movielens-1m")
+@commands.command(epilog="Example: ccdgraph data convert ml-1m.zip ml --set source=movielens-1m")
 @in_one_sentence
 def convert(
     path: _Source,
