@@ -40,11 +40,7 @@ def learner(backbone: str, dim: int, **fit: Any) -> dict[str, Any]:
 BPR = {"lr": 1e-3, "weight_decay": 1e-3}
 LONG = {"epochs": 400, "patience": 20, **BPR}
 MIXED = {"epochs": 100, "patience": 20, "lr": 5e-3, "weight_decay": 1e-4}
-TEAM = [
-    learner("MF", 64, **MIXED),
-    learner("LightGCN", 64, **MIXED),
-    learner("MultVAE", 64, **MIXED),
-]
+TEAM = [learner(name, 64, **MIXED) for name in ("MF", "CML", "LightGCN", "MultVAE")]
 SHORT = {"epochs": 50, "lr": 5e-3, "weight_decay": 1e-4}
 
 

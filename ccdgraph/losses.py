@@ -26,6 +26,26 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     return -functional.logsigmoid(positive - negative).sum()
 
 
+def hinge(positive: Tensor, negative: Tensor, *, margin: float = 1.0) -> Tensor:
+    r"""Hinge loss: each positive should score above its negatives by a margin.
+
+    .. math:: \ell = \sum_{b} \sum_{n} \max(m + t_{bn} - s_b, 0)
+
+    Hsieh et al., *Collaborative Metric Learning*, WWW 2017. A sum, not a mean.
+
+    Args:
+        positive: scores of the observed pairs ``[B]``.
+        negative: scores of the sampled pairs ``[B]`` or ``[B, n]``.
+        margin: ``m``.
+
+    >>> float(hinge(torch.tensor([2.0]), torch.tensor([[0.5, 3.0]])))
+    2.0
+    """
+    if negative.dim() > positive.dim():
+        positive = positive.unsqueeze(-1)
+    return (margin + negative - positive).relu().sum()
+
+
 def relaxed_ranking(listed: Tensor, rest: Tensor, real: Tensor | None = None) -> Tensor:
     r"""Negative log-likelihood that the listed entries come in order, before all the rest.
 

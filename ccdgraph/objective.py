@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ccdgraph import losses
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.subgraph import Subgraph, neighbourhood
-from ccdgraph.nn.backbone import Embeddings
+from ccdgraph.nn.backbone import Backbone, Embeddings
 from ccdgraph.sampling import Batches, Entities, Pairs, Triplets
 
 
@@ -56,6 +56,25 @@ class BPR(Term):
     def reads(self, batch: Triplets) -> tuple[Tensor, Tensor]:
         """Users, positives and negatives."""
         return batch.user, torch.cat([batch.positive, batch.negative.flatten()])
+
+
+class Hinge(Term):
+    """:func:`ccdgraph.losses.hinge` on :class:`~ccdgraph.sampling.Triplets`."""
+
+    def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
+        """Sum over the batch and its negatives."""
+        positive = out.pairs(batch.user, batch.positive)
+        negative = out.pairs(batch.user.unsqueeze(-1), batch.negative)
+        return losses.hinge(positive, negative)
+
+    def reads(self, batch: Triplets) -> tuple[Tensor, Tensor]:
+        """Users, positives and negatives."""
+        return batch.user, torch.cat([batch.positive, batch.negative.flatten()])
+
+
+def pairwise(model: Backbone) -> Term:
+    """The loss that a backbone learns triplets by."""
+    return Hinge() if model.loss == "hinge" else BPR()
 
 
 class SoftBCE(Term):

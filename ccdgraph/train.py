@@ -20,12 +20,14 @@ from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.nn.backbone import Backbone, Embeddings
 from ccdgraph.nn.multvae import MultVAE
 from ccdgraph.objective import BPR as BPR
+from ccdgraph.objective import Hinge as Hinge
 from ccdgraph.objective import MultinomialVAE as MultinomialVAE
 from ccdgraph.objective import Objective as Objective
 from ccdgraph.objective import Part as Part
 from ccdgraph.objective import SoftBCE as SoftBCE
 from ccdgraph.objective import Term as Term
 from ccdgraph.objective import Views
+from ccdgraph.objective import pairwise as pairwise
 from ccdgraph.sampling import Batches
 
 

@@ -25,7 +25,7 @@ from ccdgraph.distill.trajectory import Trajectories
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings, MultVAE
 from ccdgraph.ranking import Scorer, recommend_lists
 from ccdgraph.sampling import Pairs
-from ccdgraph.train import BPR, Objective, Part, SoftBCE, Term, embed
+from ccdgraph.train import Objective, Part, SoftBCE, Term, embed, pairwise
 
 
 def train_teacher(scene: Scene, member: BackboneConfig) -> Backbone:
@@ -148,7 +148,7 @@ def _interactions(
     batches = scene.triplets(
         scene.block.train, batch_size=batch_size, negatives=negatives, exclude=exclude
     )
-    return Part(BPR(), batches)
+    return Part(pairwise(model), batches)
 
 
 def _knowledge(

@@ -1,6 +1,7 @@
-"""Backbones: MF, LightGCN with and without content, MultVAE and the adapter for PyG modules."""
+"""Backbones: MF, CML, LightGCN (with content or without), MultVAE and the adapter for PyG."""
 
 from ccdgraph.nn.backbone import Backbone, Embeddings
+from ccdgraph.nn.cml import CML
 from ccdgraph.nn.config import BackboneConfig
 from ccdgraph.nn.content import ContentLightGCN
 from ccdgraph.nn.gnn import GNN
@@ -9,6 +10,7 @@ from ccdgraph.nn.mf import MF
 from ccdgraph.nn.multvae import MultVAE
 
 __all__ = [
+    "CML",
     "GNN",
     "MF",
     "Backbone",

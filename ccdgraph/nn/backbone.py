@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +115,8 @@ class Backbone(nn.Module):
 
     # Parameters with one row per entity, and whose rows they are; growth appends to these.
     entity_tables: ClassVar[dict[str, str]] = {"user": "user", "item": "item"}
+    # How it learns triplets: by the order of the scores, or by a margin between them.
+    loss: ClassVar[Literal["bpr", "hinge"]] = "bpr"
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from ccdgraph.run.distill_config import Learner
 from ccdgraph.run.folder import peak_memory
 from ccdgraph.run.protocol import Ruler
 from ccdgraph.sampling import EntityBatches, TripletBatches
-from ccdgraph.train import BPR, MultinomialVAE, Objective, Part, embed, fit
+from ccdgraph.train import MultinomialVAE, Objective, Part, embed, fit, pairwise
 
 OnEpoch = Callable[[str, int, int], None]
 
@@ -73,7 +73,7 @@ class Room:
             num_negatives=learner.negatives,
             generator=order,
         )
-        return Part(BPR(), triplets, weight)
+        return Part(pairwise(model), triplets, weight)
 
 
 @dataclass(frozen=True)

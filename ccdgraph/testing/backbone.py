@@ -17,7 +17,7 @@ from ccdgraph.evaluate import evaluate
 from ccdgraph.nn.backbone import Backbone, Embeddings
 from ccdgraph.sampling import EntityBatches, TripletBatches
 from ccdgraph.testing.require import require
-from ccdgraph.train import BPR, FitConfig, MultinomialVAE, Objective, Part, embed, fit
+from ccdgraph.train import FitConfig, MultinomialVAE, Objective, Part, embed, fit, pairwise
 
 _DIM = 8
 # On the planted stream popularity reaches a recall@20 of .17 and the worst of MF, LightGCN,
@@ -193,7 +193,7 @@ def _check_learning(build: Callable[..., Backbone]) -> None:
         triplets = TripletBatches(
             block.train, block.num_items, seen.keys(), batch_size=512, generator=draws
         )
-        part = Part(BPR(), triplets)
+        part = Part(pairwise(model), triplets)
     else:
         users = torch.arange(block.num_users)
         part = Part(MultinomialVAE(graph), EntityBatches(users, batch_size=64, generator=draws))
