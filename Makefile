@@ -2,6 +2,8 @@
 # make test     environment, then lint, types, tests, doctests and docs
 # make docs     the HTML documentation, in docs/_build/html
 # make scatter  torch-scatter, compiled against the torch of the environment (minutes)
+# make bench    key ratios of the hot paths against the stored ones (minutes)
+# make bench-peers  ccdgraph beside PyG and implicit, in an environment of its own (minutes)
 # make clean    removes the environment and everything built
 
 # The first Python in the supported range; give another one as PYTHON=...
@@ -22,7 +24,11 @@ PACKAGE := --no-build-isolation --editable
 SCATTER := PATH="$(abspath $(BIN)):$$PATH" MAX_JOBS=$(JOBS) $(PIP) install \
 	--constraint requirements/constraints.txt --no-build-isolation --no-deps torch-scatter
 
-.PHONY: demo test lint docs scatter clean
+PEERS := build/peers
+PEERS_INSTALL := $(PEERS)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+	--constraint requirements/constraints.txt
+
+.PHONY: demo test lint docs scatter bench bench-peers clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/ccdgraph demo
@@ -40,6 +46,12 @@ docs: $(VENV)/test.stamp
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 scatter: $(VENV)/scatter.stamp
+
+bench: $(VENV)/run.stamp
+	$(BIN)/python benchmarks/speed.py --check benchmarks/results/speed_cpu.json
+
+bench-peers: $(PEERS)/peers.stamp
+	$(PEERS)/bin/python benchmarks/peers.py --to benchmarks/results/peers_cpu.json
 
 clean:
 	rm -rf $(VENV) build docs/_build docs/api/generated docs/how_to ccdgraph.egg-info
@@ -84,4 +96,11 @@ build/scatter: $(VENV)/build.stamp
 
 $(VENV)/build.stamp: $(VENV)/run.stamp
 	$(INSTALL) wheel ninja
+	@touch $@
+
+$(PEERS)/peers.stamp: requirements/peers.txt requirements/constraints.txt
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS_INSTALL) $(TORCH)
+	$(PEERS_INSTALL) setuptools
+	$(PEERS_INSTALL) $(PACKAGE) . --requirement requirements/peers.txt
 	@touch $@

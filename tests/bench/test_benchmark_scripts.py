@@ -1,0 +1,60 @@
+"""The arithmetic of the benchmark scripts, and one small size through the largest of them."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", FOLDER / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_exponents_are_slopes_of_logarithms():
+    sizes = [
+        {
+            "rows": rows,
+            "seconds": {"read": 3e-6 * rows, "learn block 0": 1e-9 * rows**2},
+            "peak_bytes": {"host": 10 * rows, "device": 0},
+        }
+        for rows in (1000, 2000, 5000)
+    ]
+    found = script("scale").exponents(sizes)
+    assert found["read"] == pytest.approx(1) and found["host bytes"] == pytest.approx(1)
+    assert found["learn block 0"] == pytest.approx(2)
+    assert "device bytes" not in found, "nothing was on a device"
+
+
+def test_a_ratio_that_got_worse_is_named(capsys):
+    stored = {"one": 1.0, "other": 2.0}
+    worse = script("speed").worse
+    assert worse({"one": 1.4, "other": 1.0}, stored, 1.5) == []
+    assert worse({"one": 1.6, "other": 2.0}, stored, 1.5) == ["one"]
+    assert "1.600" in capsys.readouterr().out
+
+
+def test_ratios_of_peers_are_to_the_model_of_their_kind():
+    row = {"seconds an epoch": 2.0, "seconds an evaluation": 1.0, "recall@20": 0.1}
+    peers = {"ccdgraph LightGCN": row, "ccdgraph MF": {**row, "seconds an epoch": 1.0}}
+    peers["PyG LightGCN"] = {**row, "seconds an epoch": 9.0}
+    text = script("peers").table({"peers": peers})
+    assert "| PyG LightGCN | 9.00 | 4.5 |" in text
+    assert "| implicit BPR | not installed |" in text
+
+
+def test_one_small_size_goes_through_every_stage(tmp_path):
+    scale = script("scale")
+    scale.write_rows(8000, tmp_path / "rows.parquet", seed=0)
+    found = scale.measure(tmp_path / "rows.parquet", 8, 50)
+    assert found["rows"] == 8000 and len(found["train"]) == 2
+    assert set(scale.COUNTED) < set(found["seconds"])
+    assert {"block 0/generation", "block 1/student", "block 1/teacher 1"} < set(found["seconds"])
+    assert set(found["recall@20"]) == {"student", "teacher", "popularity"}
+    assert all(0 < value < 1 for value in found["recall@20"].values())
