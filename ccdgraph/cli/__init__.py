@@ -5,6 +5,7 @@ What needs torch is imported inside the commands, so that ``--help`` answers at 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -107,14 +108,28 @@ def distill(
     resume: Annotated[
         bool, typer.Option("--resume", help="Do not train again what is trained.")
     ] = False,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="STORE", help="Labels to learn from.")
+    ] = None,
 ) -> None:
-    """Distil teachers into a student on one split; the files go to runs/CONFIG without --to."""
-    from ccdgraph.cli.distill import distill
+    """Distil teachers into a student on one split; the files go to runs/CONFIG without --to.
+
+    With --labels the teacher is a label store; a CONFIG with strategy = "Online" then learns the
+    whole stream from it.
+    """
+    from ccdgraph.cli.distill import distill, is_online
+    from ccdgraph.cli.learn import learn
     from ccdgraph.config import load
-    from ccdgraph.run import DistillConfig
+    from ccdgraph.run import DistillConfig, RunConfig
 
     folder = Path("runs") / config.stem if to is None else to
-    distill(load(DistillConfig, config, overrides or []), folder, resume=resume)
+    changes, online = list(overrides or []), is_online(config)
+    if labels is not None:
+        changes.append(f"{'settings.labels' if online else 'lists_from'}={json.dumps(str(labels))}")
+    if online:
+        learn(load(RunConfig, config, changes), folder, resume=resume)
+    else:
+        distill(load(DistillConfig, config, changes), folder, resume=resume)
 
 
 @app.command(epilog="Example: ccdgraph bench benchmarks/yelp_suite.toml --to runs/yelp --jobs 3")
@@ -135,7 +150,23 @@ def bench(
     bench(suite, Path("runs") / suite.stem if to is None else to, jobs)
 
 
-@app.command(epilog="Example: ccdgraph label runs/demo --to labels --lag 1 --half")
+@app.command("tune-teacher", epilog="Example: ccdgraph tune-teacher SEARCH.toml --to search")
+@in_one_sentence
+def tune_teacher(
+    config: Annotated[Path, typer.Argument(metavar="SEARCH.toml", help="What to try.")],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder of the journal.")],
+    overrides: _Overrides = None,
+) -> None:
+    """Search for the teacher that is worth its cost to the student; goes on where it stopped."""
+    from ccdgraph.cli.tables import output
+    from ccdgraph.cli.tune import frontier_table
+    from ccdgraph.config import load
+    from ccdgraph.run.tune import TuneConfig, tune_teacher
+
+    output().print(frontier_table(tune_teacher(load(TuneConfig, config, overrides or []), to)))
+
+
+@app.command(epilog="Example: ccdgraph label runs/teacher --to runs/labels --lag 0 --lag 1")
 @in_one_sentence
 def label(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run with keep_states.")],

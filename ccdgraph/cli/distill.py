@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tomllib
 from pathlib import Path
 
 import typer
@@ -43,6 +44,14 @@ def distill(config: DistillConfig, folder: Path, *, resume: bool = False) -> Non
         typer.echo(f"warning: {warning}", err=True)
     words = ["ccdgraph", "recommend", str(folder), "--user", str(stream.users[0])]
     typer.echo(f"the run is in {folder}; next: {shlex.join(words)}")
+
+
+def is_online(path: Path) -> bool:
+    """Whether the configuration at ``path`` is one of a strategy, which learns a whole stream."""
+    try:
+        return "strategy" in tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # what is wrong is said when it is loaded
 
 
 def results_table(result: Distilled) -> Table:

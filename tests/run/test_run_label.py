@@ -153,6 +153,9 @@ def test_the_command_labels_and_says_what_a_student_pays(config, taught, tmp_pat
     invoke("run", "student.toml", "--to", "student")
     about = json.loads((tmp_path / "student" / "run.json").read_text())
     assert about["complete"] and about["config"]["settings"]["labels"] == "store"
+    invoke("distill", "student.toml", "--to", "other_way", "--labels", "store")
+    other = json.loads((tmp_path / "other_way" / "run.json").read_text())
+    assert other["results"] == about["results"]
     refused = invoke("label", taught, "--to", "other", "--students", 0, code=2)
     assert refused.stderr == "'students' is 0; expected at least 1\n"
     assert not (tmp_path / "other").exists()
