@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,7 +108,7 @@ def compare(
 
 
 def main() -> None:
-    """Run, print a table, write."""
+    """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     numbers = {"seeds": 5, "users": 800, "items": 600, "rows": 16_000, "dim": 16, "epochs": 10}
     for name, value in numbers.items():
@@ -118,10 +117,6 @@ def main() -> None:
     parser.add_argument("--to", type=Path, help="JSON file to write")
     options = parser.parse_args()
     result = {"about": {**vars(options), "to": None}, **experiment(options)}
-    print(f"| {METRIC} | {' | '.join(GROUPS)} |\n| --- | --- | --- |")
-    for name, by in result[METRIC].items():
-        cells = (f"{statistics.mean(v):.4f} ± {statistics.pstdev(v):.4f}" for v in by.values())
-        print(f"| {name} | {' | '.join(cells)} |")
     for name, test in result["tests"].items():
         print(f"{name}: {test['difference']:+.4f}, corrected p {test['corrected p']:.1e}")
     if options.to:

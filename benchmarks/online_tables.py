@@ -1,0 +1,146 @@
+"""Tables of online.py, drift.py, features.py and teacher_size.py in Markdown, from their files.
+
+python benchmarks/online_tables.py benchmarks/results/online.json [--plot reliability.svg]
+python benchmarks/online_tables.py benchmarks/results/drift.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.4f} ± {deviation:.4f}"
+
+
+def row(*cells: Any) -> str:
+    """One line of a table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def header(*cells: str) -> Iterator[str]:
+    """The first two lines of a table."""
+    yield row(*cells)
+    yield row(*("---" for _ in cells))
+
+
+def online(result: Record) -> Iterator[str]:
+    """The table of all cells, the tests of head against served score, and the sweep."""
+    alone = result["no distillation"]
+    yield from header("labels into", "teacher", "lag", "recall@20", "gap to none", "ECE")
+    yield row("none", "", "", spread(alone["recall@20"]), "", spread(alone["ece"]))
+    base = statistics.mean(alone["recall@20"])
+    for name, cell in result["cells"].items():
+        gap = f"{statistics.mean(cell['recall@20']) - base:+.4f}"
+        place = name.split("/")
+        yield row(*place, spread(cell["recall@20"]), gap, spread(cell["ece"]))
+    yield ""
+    columns = ("recall@20", "corrected p", "ECE", "corrected p")
+    yield from header("auxiliary - direct", *columns)
+    for name, test in result["auxiliary - direct"].items():
+        values = (f"{test['recall@20']:+.4f}", f"{test['corrected p recall@20']:.1e}")
+        more = (f"{test['ece']:+.4f}", f"{test['corrected p ece']:.1e}")
+        yield row(name, *values, *more)
+    if result["sweep"]:
+        yield ""
+        yield from header("lift", "none", "direct", "auxiliary", "difference", "p", "ECE", "p")
+        for lift, found in result["sweep"].items():
+            kinds = ("no distillation", "direct", "auxiliary")
+            means = (f"{statistics.mean(found[kind]['recall@20']):.4f}" for kind in kinds)
+            test = found["auxiliary - direct"]
+            values = (f"{test['recall@20']:+.4f}", f"{test['p recall@20']:.1e}")
+            yield row(lift, *means, *values, f"{test['ece']:+.4f}", f"{test['p ece']:.1e}")
+        yield ""
+        weights = list(next(iter(result["sweep"].values()))["auxiliary - direct by weight"])
+        yield from header("lift", *(f"at weight {weight}" for weight in weights))
+        for lift, found in result["sweep"].items():
+            tests = found["auxiliary - direct by weight"].values()
+            stars = ((t["recall@20"], t["corrected p recall@20"] < 0.05) for t in tests)
+            yield row(lift, *(f"{gap:+.4f}{' *' * sure}" for gap, sure in stars))
+
+
+def drift(result: Record) -> Iterator[str]:
+    """Delays and false alarms by detector, and H-mean by reaction."""
+    shares = list(result["detection"])
+    late = (f"within a block, {share} turn" for share in shares)
+    yield from header("detector", *late, "false alarms")
+    for name in result["detection"][shares[0]]:
+        by = [result["detection"][share][name] for share in shares]
+        found = [sum(delay in (0, 1) for delay in f["delay"]) for f in by]
+        counts = (f"{n} of {len(f['delay'])}" for n, f in zip(found, by, strict=True))
+        chances = sum(f["blocks without drift"] for f in by)
+        false = sum(f["false alarms"] * f["blocks without drift"] for f in by) / chances
+        yield row(name, *counts, f"{false:.1%}")
+    yield ""
+    names = ("H at the drift", "H at the end", "LA at the end", "RA at the end")
+    yield from header("actions", *names, "H at the end - none")
+    base = [run["H at the end"] for run in result["H"]["none"]]
+    for name, runs in result["H"].items():
+        gaps = [run["H at the end"] - b for run, b in zip(runs, base, strict=True)]
+        yield row(name, *(spread([run[key] for run in runs]) for key in names), spread(gaps))
+
+
+def features(result: Record) -> Iterator[str]:
+    """Recall of all and of new items by model, and the tests."""
+    groups = list(next(iter(result["recall@20"].values())))
+    yield from header("recall@20", *groups)
+    for name, by in result["recall@20"].items():
+        yield row(name, *(spread(by[group]) for group in groups))
+    yield ""
+    yield from header("difference", "recall@20", "corrected p")
+    for name, test in result["tests"].items():
+        yield row(name, f"{test['difference']:+.4f}", f"{test['corrected p']:.1e}")
+
+
+def teacher_size(result: Record) -> Iterator[str]:
+    """The student's gain by the width of its teacher."""
+    yield from header("teacher", "weight", "student alone", "taught", "gain", "corrected p")
+    for multiple, cell in result["recall@20"].items():
+        means = (spread(cell[name]) for name in ("alone", "student"))
+        test = (f"{cell['gain']:+.4f}", f"{cell['corrected p']:.1e}")
+        yield row(f"{multiple}x", cell["weight"], *means, *test)
+
+
+TABLES = {"detection": drift, "tests": features, "cells": online, "recall@20": teacher_size}
+
+
+def plot(curves: Record, path: Path) -> None:
+    """Predicted against observed shares; the diagonal is calibrated."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(4, 4), layout="constrained")
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for name, curve in curves.items():
+        axes.plot(curve["predicted"], curve["observed"], marker="o", markersize=3, label=name)
+    axes.set(xlabel="predicted", ylabel="observed", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(frameon=False)
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Print the tables of a file."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--plot", type=Path, help="image of the reliability of a few cells")
+    options = parser.parse_args()
+    result = json.loads(options.file.read_text())
+    table = next(table for name, table in TABLES.items() if name in result)
+    print("\n".join(table(result)))
+    if options.plot:
+        plot(result["reliability"], options.plot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The scripts of online distillation run, small, and their tables are made from their files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--users", "60", "--items", "40", "--rows", "900", "--epochs", "1"]
+SCRIPTS = {
+    "online.py": [*("--seeds", "2", "--choose", "1", "--blocks", "4", "--k", "5"), "--sweep"],
+    "drift.py": [*("--seeds", "1", "--react", "1", "--blocks", "4", "--at", "4"), "--shares", "1"],
+    "features.py": ["--seeds", "1", "--dim", "4"],
+    "teacher_size.py": [*("--seeds", "1", "--choose", "1", "--blocks", "4"), "--multiples", "2"],
+}
+
+
+def run(*words: object) -> str:
+    command = [sys.executable, "-W", "ignore", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_script_runs_and_its_table_is_made(name, tmp_path):
+    if name == "drift.py":
+        pytest.importorskip("river", reason="needs the extra 'drift'")
+    path = tmp_path / "found.json"
+    run(ROOT / "benchmarks" / name, *SCRIPTS[name], *SMALL, "--to", path)
+    assert json.loads(path.read_text())["about"]["users"] == 60
+    table = run(ROOT / "benchmarks" / "online_tables.py", path)
+    assert table.startswith("| ") and "nan" not in table
+
+
+@pytest.mark.parametrize("name", ["online", "drift", "features", "teacher_size"])
+def test_tables_of_the_results_are_those_of_the_document(name):
+    """A number typed into RESULTS.md, or left from an older file, fails."""
+    table = run(
+        ROOT / "benchmarks" / "online_tables.py", ROOT / "benchmarks" / "results" / f"{name}.json"
+    )
+    assert table.strip() in (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
