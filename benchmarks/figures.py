@@ -16,17 +16,19 @@ RESULTS = Path(__file__).parent / "results"
 def scale(found: dict[str, Any]) -> list[list[str]]:
     """One row for each size, and the exponents below."""
     stages = ("read", "split", "learn block 0", "learn block 1", "measure")
-    head = ["rows", "users", "items", *(f"{stage}, s" for stage in stages), "peak, GiB"]
+    clock = "seconds" if found["sizes"][0]["peak_bytes"]["device"] else "processor seconds"
+    head = ["rows", "users", "items", *(f"{stage}, {clock}" for stage in stages), "peak, GiB"]
     lines = [[*head, "Recall@20 student", "teacher", "popularity"]]
     for size in found["sizes"]:
-        seconds = [f"{size['seconds'][stage]:.1f}" for stage in stages]
+        seconds = [f"{size[clock][stage]:.1f}" for stage in stages]
         peak = max(size["peak_bytes"].values()) / 2**30
         quality = [f"{size['recall@20'][n]:.3f}" for n in ("student", "teacher", "popularity")]
         counts = [f"{size[name]:,}" for name in ("rows", "users", "items")]
         lines.append([*counts, *seconds, f"{peak:.2f}", *quality])
     slope = {name: f"{value:.2f}" for name, value in found["exponents"].items()}
     memory = slope.get("device bytes", slope.get("host bytes", ""))
-    powers = [slope.get(stage, "") for stage in stages]
+    own = "" if clock == "seconds" else ", processor"
+    powers = [slope.get(f"{stage}{own}", "") for stage in stages]
     return [*lines, ["exponent", "", "", *powers, memory, "", "", ""]]
 
 

@@ -91,13 +91,15 @@ def measure(path: Path, steps: int, asked: int) -> dict[str, Any]:
     """Seconds by stage, peak memory and quality of one size."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     seconds: dict[str, float] = {}
+    processor: dict[str, float] = {}
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
-        started = time.perf_counter()
+        started, before = time.perf_counter(), time.process_time()
         result = work()
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds[name] = time.perf_counter() - started
+        processor[name] = time.process_time() - before
         print(f"  {name:24s} {seconds[name]:9.2f} s", flush=True)
         return result
 
@@ -116,6 +118,7 @@ def measure(path: Path, steps: int, asked: int) -> dict[str, Any]:
         "users": len(stream.users),
         "items": len(stream.items),
         "train": [len(block.train) for block in stream],
+        "processor seconds": processor,
         "seconds": seconds | {f"block {k}": v for k, v in learner.seconds.items()},
         "peak_bytes": {"host": peak, "device": device_peak(device)},
         "recall@20": quality,
@@ -153,13 +156,18 @@ def by_popularity(parts: list[Interactions], num_users: int, num_items: int) -> 
 
 
 def exponents(sizes: list[dict[str, Any]]) -> dict[str, float]:
-    """Slope of the logarithm of each figure against that of the rows, over the larger sizes."""
+    """Slope of the logarithm of each figure against that of the rows, over the larger sizes.
+
+    Times are those of the clock, and on a CPU also those of its cores, which others cannot stretch.
+    """
     found, last = {}, sizes[-3:]
     if len(last) < 2:
         return found
     x = torch.tensor([size["rows"] for size in last]).double().log()
     names = {name: [s["seconds"].get(name, 0) for s in last] for name in last[0]["seconds"]}
     names["seconds"] = [sum(s["seconds"][n] for n in COUNTED if n in s["seconds"]) for s in last]
+    for name in COUNTED if last[0]["peak_bytes"]["device"] == 0 else ():
+        names[f"{name}, processor"] = [s["processor seconds"][name] for s in last]
     names["host bytes"] = [s["peak_bytes"]["host"] for s in last]
     names["device bytes"] = [s["peak_bytes"]["device"] for s in last]
     for name, values in names.items():

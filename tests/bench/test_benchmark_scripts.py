@@ -18,10 +18,12 @@ def script(name: str) -> ModuleType:
 
 
 def test_exponents_are_slopes_of_logarithms():
+    counted = script("scale").COUNTED
     sizes = [
         {
             "rows": rows,
             "seconds": {"read": 3e-6 * rows, "learn block 0": 1e-9 * rows**2},
+            "processor seconds": dict.fromkeys(counted, 1e-6 * rows),
             "peak_bytes": {"host": 10 * rows, "device": 0},
         }
         for rows in (1000, 2000, 5000)
@@ -29,6 +31,7 @@ def test_exponents_are_slopes_of_logarithms():
     found = script("scale").exponents(sizes)
     assert found["read"] == pytest.approx(1) and found["host bytes"] == pytest.approx(1)
     assert found["learn block 0"] == pytest.approx(2)
+    assert found["split, processor"] == pytest.approx(1)
     assert "device bytes" not in found, "nothing was on a device"
 
 
