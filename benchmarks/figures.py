@@ -36,7 +36,8 @@ def steps(found: dict[str, Any]) -> list[list[str]]:
     """Milliseconds of a step on the whole graph and on samples."""
     lines = [["graph", "batch", "whole graph, ms", "sampled, ms", "sampled / whole"]]
     for name in ("Gowalla", "100k"):
-        part = found[f"steps, {name}"]
+        if (part := found.get(f"steps, {name}")) is None:
+            continue
         for batch, whole, sampled in zip(
             part["batch"], part["whole"], part["sampled"], strict=True
         ):
@@ -47,7 +48,8 @@ def steps(found: dict[str, Any]) -> list[list[str]]:
 
 def speed(found: dict[str, Any]) -> list[list[str]]:
     """The ratios of the regression gate."""
-    return [["ratio", "value"], *([name, f"{v:.3f}"] for name, v in found["ratios"].items())]
+    ratios = found.get("ratios", {})
+    return [["ratio", "value"], *([name, f"{value:.3f}"] for name, value in ratios.items())]
 
 
 def peers(found: dict[str, Any]) -> list[list[str]]:
@@ -70,9 +72,12 @@ def main() -> None:
         for path in sorted(RESULTS.glob(f"{source}_*.json")):
             device = path.stem.removeprefix(f"{source}_")
             target = RESULTS / f"{make.__name__}_{device}.csv"
+            rows = make(json.loads(path.read_text(encoding="utf-8")))
+            if len(rows) == 1:  # not measured yet
+                continue
             with target.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n")
-                writer.writerows(make(json.loads(path.read_text(encoding="utf-8"))))
+                writer.writerows(rows)
 
 
 if __name__ == "__main__":
