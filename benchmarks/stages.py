@@ -24,10 +24,11 @@ from torch import Tensor
 from ccdgraph.config import load, rng, to_dict
 from ccdgraph.continual import CCDConfig
 from ccdgraph.continual.config import per_block
+from ccdgraph.continual.generation import generate_student
 from ccdgraph.continual.known import arrive
 from ccdgraph.continual.lwckd import LWCKD, Neighbours
 from ccdgraph.continual.scene import Scene
-from ccdgraph.continual.stages import generate_student, remember, update_student, update_teacher
+from ccdgraph.continual.stages import remember, update_student, update_teacher
 from ccdgraph.data import Block, Stream, synthetic_stream
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.distill.rrd import RRD

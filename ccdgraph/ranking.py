@@ -83,9 +83,7 @@ def _smallest_ids(scores: Tensor, threshold: Tensor, k: int) -> Tensor:
 def user_chunks(
     user: Tensor, num_items: int, *, budget: int = BUDGET, copies: int = 3
 ) -> Iterator[Tensor]:
-    """Cut ``user`` so that ``copies`` float32 ``[chunk, num_items]`` fit in ``budget`` bytes.
-
-    A piece never has fewer than one user.
+    """Cut ``user`` so that ``copies`` float32 ``[n, num_items]`` fit in ``budget``, or in ones.
 
     >>> [len(u) for u in user_chunks(torch.arange(5), 10, budget=240, copies=3)]
     [2, 2, 1]
@@ -108,8 +106,7 @@ def by_chunks(
     times as large, since a launch costs more there than a cache miss.
 
     Args:
-        work: takes users ``[n]``; it must change nothing but what it returns, as it may be cut
-            off and called again.
+        work: takes users ``[n]`` and changes nothing: it may be cut off and called again.
         user: ``[N]``.
         num_items: columns of a block of scores.
         budget: bytes, as in :func:`user_chunks`.

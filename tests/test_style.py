@@ -43,7 +43,12 @@ SHARED = {
 }
 # CCD is made of the others, and so is the table of methods.
 COMPOSED = {
-    *("continual/ccd.py", "continual/stages.py", "continual/adaptive.py"),
+    *(
+        "continual/ccd.py",
+        "continual/generation.py",
+        "continual/stages.py",
+        "continual/adaptive.py",
+    ),
     "distill/methods.py",
 }
 
@@ -52,7 +57,7 @@ REQUIRED = {
     *("pyarrow", "safetensors", "typer", "rich"),
 }
 VERSION = "ccdgraph.__version__"  # all that the package itself holds
-MAX_LINES, MAX_FUNCTION = 300, 50  # a function without its docstring
+MAX_LINES, MAX_FUNCTION = 250, 50  # a function without its docstring
 
 each_file = pytest.mark.parametrize("name", FILES)
 

@@ -19,8 +19,8 @@ from ccdgraph.config import load
 from ccdgraph.continual import CCDConfig
 from ccdgraph.run import EvaluateConfig, Row, RunConfig, RunResult, Watcher, run
 from ccdgraph.run import folder as files
-from ccdgraph.run.config import plain_dict
 from ccdgraph.run.loop import TEACHERS_NEED
+from ccdgraph.run.plain import plain_dict
 
 SECONDS = "seconds.json"
 

@@ -16,8 +16,8 @@ from ccdgraph.continual import CCD, CCDConfig
 from ccdgraph.evaluate import KS, Mask
 from ccdgraph.nn import BackboneConfig
 from ccdgraph.run import DataConfig, EvaluateConfig, RunConfig
-from ccdgraph.run.config import plain_dict
 from ccdgraph.run.learner import settings_class, strategy_class
+from ccdgraph.run.plain import plain_dict
 
 Protocol = Literal["within", "next"]
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from rich.box import SIMPLE
 from rich.table import Table
 
-from ccdgraph.run.tune import METRIC, Found, frontier
+from ccdgraph.run.frontier import Found, frontier
+from ccdgraph.run.tune import METRIC
 
 
 def frontier_table(found: Sequence[Found]) -> Table:

@@ -12,8 +12,8 @@ from torch import Tensor
 from ccdgraph.continual.incremental import Incremental, IncrementalConfig
 from ccdgraph.continual.reservoir import held
 from ccdgraph.continual.scene import Scene
-from ccdgraph.data.graph import RowMean
 from ccdgraph.data.interactions import Interactions, UserItems
+from ccdgraph.data.sparse import RowMean
 from ccdgraph.nn import Backbone, Embeddings
 from ccdgraph.nn.backbone import rows
 from ccdgraph.sampling import Entities

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from ccdgraph.continual.config import CCDConfig, per_block
+from ccdgraph.continual.generation import generate_student
 from ccdgraph.continual.known import Known, arrive, parts
 from ccdgraph.continual.lwckd import Neighbours
 from ccdgraph.continual.replay import Memory, moving_average
 from ccdgraph.continual.scene import Scene
 from ccdgraph.continual.stages import (
-    generate_student,
     remember,
     train_teacher,
     update_student,
     update_teacher,
 )
-from ccdgraph.continual.strategy import Strategy
+from ccdgraph.continual.strategy import Strategy, under
 from ccdgraph.data.stream import Block
 from ccdgraph.distill.teacher import Ensemble
 from ccdgraph.distill.trajectory import Snapshots, Trajectories
@@ -130,9 +130,8 @@ class CCD(Strategy):
         if stage.repeat or self.student is None:
             start = self.student if stage.start == "previous" else None
             scene, others = self._scene(block, "generation"), list(self.knowledge.values())
-            self.student = generate_student(
-                scene, self.ensemble(), start, others, self._trajectories()
-            )
+            along = self._trajectories()
+            self.student = generate_student(scene, self.ensemble(), start, others, along)
         generated = embed(self.student, self.known.graph)
         if block.index == 0:
             self.knowledge = dict.fromkeys(("student", "stability", "plasticity"), generated)
@@ -177,10 +176,8 @@ class CCD(Strategy):
         return Trajectories.of_lists(torch.stack([self.along[m] for m in sorted(self.along)]))
 
     def _arrive(self, block: Block, part: int = 0) -> None:
-        cumulative = self.config.graph == "cumulative"
-        self.known = arrive(
-            self.known, block, cumulative=cumulative, decay=self.config.decay, part=part
-        )
+        cumulative, decay = self.config.graph == "cumulative", self.config.decay
+        self.known = arrive(self.known, block, cumulative=cumulative, decay=decay, part=part)
 
     def _scene(self, block: Block, *use: int | str) -> Scene:
         assert self.known is not None
@@ -197,15 +194,11 @@ class CCD(Strategy):
         """What all members read in their update; made for the first and kept for the others."""
         if self._cache is None or self._cache[0] != block.index:
             stage, scene = self.config.teacher, self._scene(block, "teacher")
-            before = scene.known.before
-            distil = stage.update and stage.distill_weight > 0
-            names = ("stability", "plasticity", "student")
-            sources = {name: self.knowledge[name] for name in names}
-            self._cache = (
-                block.index,
-                remember(scene, sources, per_block(stage.replay, block.index)),
-                Neighbours.of(before, mean_degree=stage.mean_degree) if before and distil else None,
-            )
+            sources = {n: self.knowledge[n] for n in ("stability", "plasticity", "student")}
+            memories = remember(scene, sources, per_block(stage.replay, block.index))
+            before = scene.known.before if stage.update and stage.distill_weight > 0 else None
+            near = Neighbours.of(before, mean_degree=stage.mean_degree) if before else None
+            self._cache = (block.index, memories, near)
         return self._cache[1], self._cache[2]
 
     def state(self) -> dict[str, Tensor]:
@@ -230,31 +223,24 @@ class CCD(Strategy):
             pieces = parts(block, self.config.update.updates, self.known) if self.known else [block]
             for place, piece in enumerate(pieces if begun else []):
                 self._arrive(piece, part=place)
-        device = blocks[0].train.user.device
-        tables: dict[str, dict[str, Tensor]] = {}
-        for path, value in state.items():
-            owner, _, name = path.partition("/")
-            tables.setdefault(owner, {})[name] = value.to(device)
-        members = [owner for owner in tables if owner.startswith("teacher.")]
+        held = {key: value.to(blocks[0].train.user.device) for key, value in state.items()}
+        tables = [under(f"teacher.{m}/", held) for m in range(len(self.config.teachers))]
+        self.teachers = [
+            _load(c, t) for c, t in zip(self.config.teachers, tables, strict=True) if t
+        ]
         self.along = {
-            int(owner.removeprefix("along.")): table["lists"]
-            for owner, table in tables.items()
-            if owner.startswith("along.")
+            m: held[key] for m in range(len(tables)) if (key := f"along.{m}/lists") in held
         }
-        pairs = zip(self.config.teachers, range(len(members)), strict=False)
-        self.teachers = [_load(config, tables[f"teacher.{m}"]) for config, m in pairs]
-        self.student = (
-            _load(self.config.student, tables["student"]) if "student" in tables else None
-        )
+        student = under("student/", held)
+        self.student = _load(self.config.student, student) if student else None
         self.knowledge = {
-            owner.removeprefix("knows."): Embeddings(table["user"], table["item"])
-            for owner, table in tables.items()
-            if owner.startswith("knows.")
+            key.removesuffix("/user"): Embeddings(user, held[f"knows.{key[:-4]}item"])
+            for key, user in under("knows.", held).items()
+            if key.endswith("/user")
         }
 
 
-def _load(config: BackboneConfig, table: Mapping[str, Tensor]) -> Backbone:
-    values = dict(table)
+def _load(config: BackboneConfig, values: dict[str, Tensor]) -> Backbone:
     num_users, num_items = (int(size) for size in values.pop("sizes"))
     model = config.build(num_users, num_items)
     model.load_state_dict(values)

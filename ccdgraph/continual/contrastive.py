@@ -13,8 +13,9 @@ from ccdgraph.continual.incremental import Incremental, IncrementalConfig
 from ccdgraph.continual.lwckd import LWCKD, Neighbours
 from ccdgraph.continual.piw import PIW, ClusterLoss
 from ccdgraph.continual.scene import Scene
-from ccdgraph.data.graph import BipartiteGraph, RowMean
+from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import UserItems
+from ccdgraph.data.sparse import RowMean
 from ccdgraph.nn import Backbone, Embeddings
 from ccdgraph.train import Part, Term, embed
 

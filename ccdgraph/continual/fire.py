@@ -15,7 +15,8 @@ from torch import Tensor
 from ccdgraph.config import rng
 from ccdgraph.continual.lwckd import similar
 from ccdgraph.continual.strategy import Strategy
-from ccdgraph.data.graph import BipartiteGraph, RowMean
+from ccdgraph.data.graph import BipartiteGraph
+from ccdgraph.data.sparse import RowMean
 from ccdgraph.data.stream import Block
 from ccdgraph.ranking import Scorer, user_chunks
 

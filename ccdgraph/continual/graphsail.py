@@ -13,8 +13,9 @@ from ccdgraph.continual.incremental import Incremental, IncrementalConfig
 from ccdgraph.continual.kmeans import kmeans
 from ccdgraph.continual.piw import PIW, ClusterLoss
 from ccdgraph.continual.scene import Scene
-from ccdgraph.data.graph import BipartiteGraph, RowMean
+from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import UserItems
+from ccdgraph.data.sparse import RowMean
 from ccdgraph.nn import Backbone, Embeddings
 from ccdgraph.nn.backbone import rows
 from ccdgraph.sampling import Triplets
@@ -67,8 +68,7 @@ class GraphSAIL(Incremental[GraphSAILConfig]):
         old = embed(previous, before)
         weight = None
         if config.personal:
-            draws = scene.rng("piw", "cpu")
-            weight = PIW(old, num_clusters=config.interests, generator=draws)
+            weight = PIW(old, num_clusters=config.interests, generator=scene.rng("piw", "cpu"))
         train = [scene.block.train]
         now = UserItems.from_interactions(train, scene.block.num_users, scene.block.num_items)
         terms = [

@@ -13,7 +13,7 @@ from torch import Tensor
 from ccdgraph.continual.config import BaseConfig, CCDConfig, Initialisation
 from ccdgraph.continual.known import Known, arrive
 from ccdgraph.continual.scene import Scene
-from ccdgraph.continual.strategy import Strategy
+from ccdgraph.continual.strategy import Strategy, under
 from ccdgraph.data.interactions import Interactions
 from ccdgraph.data.stream import Block
 from ccdgraph.nn import Backbone, BackboneConfig, MultVAE
@@ -167,9 +167,9 @@ class Incremental(Strategy, Generic[Config]):
         if self.known is None:
             return
         device = self.known.graph.device
-        self.memory = {k: v.to(device) for k, v in _under("memory/", state).items()}
+        self.memory = {k: v.to(device) for k, v in under("memory/", state).items()}
         self.model = self.config.backbone.build(*(int(size) for size in state["sizes"]))
-        self.model.load_state_dict(_under("model/", state))
+        self.model.load_state_dict(under("model/", state))
         self.model = self.model.to(device).eval()
         self.served = self.scorer(self.model, self.known)
 
@@ -216,7 +216,3 @@ def objective(
     return Objective(
         (own, *(p if p.batches is not None else replace(p, batches=triplets) for p in parts))
     )
-
-
-def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

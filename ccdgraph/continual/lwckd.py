@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ccdgraph.continual.piw import PIW
-from ccdgraph.data.graph import BipartiteGraph, RowMean
+from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import UserItems
+from ccdgraph.data.sparse import RowMean
 from ccdgraph.nn.backbone import Embeddings, rows
 from ccdgraph.sampling import Triplets
 from ccdgraph.train import Term

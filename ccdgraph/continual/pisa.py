@@ -13,8 +13,8 @@ from torch.nn import functional
 from ccdgraph.continual.incremental import Incremental, IncrementalConfig, objective
 from ccdgraph.continual.kmeans import kmeans
 from ccdgraph.continual.scene import Scene
-from ccdgraph.data.graph import RowMean
 from ccdgraph.data.interactions import UserItems
+from ccdgraph.data.sparse import RowMean
 from ccdgraph.nn import Backbone, Embeddings
 from ccdgraph.nn.backbone import rows
 from ccdgraph.sampling import Triplets

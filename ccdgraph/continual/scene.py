@@ -17,9 +17,9 @@ from ccdgraph.data.interactions import Interactions, UserItems, is_in
 from ccdgraph.data.stream import Block
 from ccdgraph.distill.trajectory import Snapshots
 from ccdgraph.evaluate import evaluate
-from ccdgraph.nn import Backbone, BackboneConfig, Embeddings
+from ccdgraph.nn import Backbone, BackboneConfig, Embeddings, MultVAE
 from ccdgraph.sampling import EntityBatches, TripletBatches
-from ccdgraph.train import FitConfig, MultinomialVAE, Objective, Part, embed, fit
+from ccdgraph.train import FitConfig, MultinomialVAE, Objective, Part, embed, fit, pairwise
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,21 @@ class Scene:
             num_negatives=negatives,
             generator=self.rng("triplets"),
         )
+
+    def interactions(
+        self,
+        model: Backbone,
+        batch_size: int,
+        *,
+        negatives: int = 1,
+        exclude: Tensor | None = None,
+    ) -> Part:
+        """Learning from the block itself, in the way of the model's kind."""
+        rows = self.block.train
+        if isinstance(model, MultVAE):
+            return self.reconstruction(self.among_known(rows), batch_size=batch_size)
+        batches = self.triplets(rows, batch_size=batch_size, negatives=negatives, exclude=exclude)
+        return Part(pairwise(model), batches)
 
     def among_known(self, rows: Interactions) -> BipartiteGraph:
         """``rows`` alone as edges among everyone known."""

@@ -1,16 +1,12 @@
-"""The stages of CCD as functions: models and what is known go in, a trained model comes out."""
+"""Stages 2 and 3 of CCD, and its base teachers: models go in, a trained model comes out."""
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from ccdgraph.continual.config import ReplayConfig, per_block
 from ccdgraph.continual.lwckd import LWCKD, Neighbours
@@ -18,57 +14,18 @@ from ccdgraph.continual.piw import PIW, ClusterLoss
 from ccdgraph.continual.replay import Memory, ReplayBatches, memorise
 from ccdgraph.continual.scene import Scene
 from ccdgraph.data.graph import BipartiteGraph
-from ccdgraph.data.interactions import Interactions, UserItems
-from ccdgraph.distill.knowledge import Knowledge
-from ccdgraph.distill.methods import build_parts
-from ccdgraph.distill.trajectory import Trajectories
+from ccdgraph.data.interactions import Interactions
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings, MultVAE
-from ccdgraph.ranking import Scorer, recommend_lists
 from ccdgraph.sampling import Pairs
-from ccdgraph.train import Objective, Part, SoftBCE, Term, embed, pairwise
+from ccdgraph.train import Objective, Part, SoftBCE, embed
 
 
 def train_teacher(scene: Scene, member: BackboneConfig) -> Backbone:
     """A fresh teacher, trained on the base block."""
     model, base = scene.build(member), scene.config.base
-    part = _interactions(scene, model, base.batch_size, negatives=base.negatives)
+    part = scene.interactions(model, base.batch_size, negatives=base.negatives)
     scene.fit(model, [Objective((part,))], base.fit)
     return model
-
-
-def generate_student(
-    scene: Scene,
-    teacher: Scorer,
-    start: Backbone | None,
-    others: Iterable[Scorer],
-    trajectories: Trajectories | None = None,
-) -> Backbone:
-    """Stage 1: the teacher distilled into a student, on the interactions of the last block.
-
-    Args:
-        scene: where.
-        teacher: the ensemble.
-        start: weights to start from; ``None`` starts fresh.
-        others: proxies and last student; what they list is never a negative either.
-        trajectories: lists along the last training of every teacher, for the methods that ask.
-    """
-    stage, seen = scene.config.generation, scene.known.seen
-    student = scene.build(scene.config.student) if start is None else copy.deepcopy(start)
-    everyone = torch.arange(seen.num_users, device=scene.device)
-    users = scene.sample("taught", everyone, stage.users)
-    known = _knowledge(scene, teacher, student, users, trajectories)
-    exclude = seen.keys()
-    if stage.exclude_listed:
-        lists = known.lists(stage.list_length).items
-        listed = [_list_keys(everyone, lists, seen.num_items)]
-        listed += [_listed(other, seen, stage.list_length, users) for other in others]
-        exclude = torch.unique(torch.cat([exclude, *listed]))
-    parts = [_interactions(scene, student, stage.batch_size, exclude=exclude)]
-    for part in build_parts(stage.distill, known, stage.settings):
-        term = OnTables(part.term) if stage.into == "tables" else part.term
-        parts.append(replace(part, term=term))
-    scene.fit(student, [Objective(tuple(parts))], stage.fit)
-    return student
 
 
 def update_student(scene: Scene, student: Backbone, proxies: Mapping[str, Embeddings]) -> Backbone:
@@ -76,7 +33,7 @@ def update_student(scene: Scene, student: Backbone, proxies: Mapping[str, Embedd
     stage = scene.config.update
     model = scene.grow(student, stage.init, stage.topk)
     replay = per_block(stage.replay, scene.block.index)
-    objectives = [Objective((_interactions(scene, model, stage.batch_size),))]
+    objectives = [Objective((scene.interactions(model, stage.batch_size),))]
     objectives += _replay(scene, remember(scene, proxies, replay), replay)
     scene.fit(model, objectives, stage.fit)
     return model
@@ -109,7 +66,7 @@ def update_teacher(
         part = scene.reconstruction(target, batch_size=stage.batch_size)
         scene.fit(model, [Objective((part,))], stage.fit, graph)
         return model
-    parts = [_interactions(scene, model, stage.batch_size)]
+    parts = [scene.interactions(model, stage.batch_size)]
     if neighbours is not None and stage.distill_weight:
         parts += _past(scene, teacher, neighbours)
     scene.fit(model, [Objective(tuple(parts)), *replays], stage.fit)
@@ -129,69 +86,8 @@ def remember(scene: Scene, sources: Mapping[str, Embeddings], replay: ReplayConf
     return [
         memorise(source, seen, depth=replay.depth, draws=draws[name], user=user)
         for name, source in sources.items()
-        if draws[name] > 0
+        if draws[name] > 0 and replay.weight > 0
     ]
-
-
-def _interactions(
-    scene: Scene,
-    model: Backbone,
-    batch_size: int,
-    *,
-    negatives: int = 1,
-    exclude: Tensor | None = None,
-) -> Part:
-    """Learning from the block itself, in the way of the model's kind."""
-    if isinstance(model, MultVAE):
-        own = scene.among_known(scene.block.train)
-        return scene.reconstruction(own, batch_size=batch_size)
-    batches = scene.triplets(
-        scene.block.train, batch_size=batch_size, negatives=negatives, exclude=exclude
-    )
-    return Part(pairwise(model), batches)
-
-
-def _knowledge(
-    scene: Scene,
-    teacher: Scorer,
-    student: Backbone,
-    asked: Tensor,
-    trajectories: Trajectories | None,
-) -> Knowledge:
-    """What the ensemble hands over; with the entities of the block, or with everyone known."""
-    stage, graph, train = scene.config.generation, scene.known.graph, scene.block.train
-    of_block = stage.entities == "block"
-    out = embed(student, graph)
-    width = out.layers[0].size(1) if stage.into == "tables" else out.user.size(1)
-    return Knowledge(
-        teacher,
-        scene.known.seen,
-        dim=width,
-        rng=scene.rng,
-        users=torch.unique(train.user) if of_block else None,
-        items=torch.unique(train.item) if of_block else None,
-        asked=asked if stage.users else None,
-        batch_size=stage.batch_size,
-        trajectories=trajectories,
-    )
-
-
-class OnTables(Term):
-    """A term on the embedding tables, the layer before any propagation, not on what is served."""
-
-    def __init__(self, term: Term) -> None:
-        super().__init__()
-        self.term = term
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Passed on."""
-        self.term.begin_epoch(epoch)
-
-    def forward(self, out: Embeddings, batch: Any) -> Tensor:
-        """The term on layer 0."""
-        user, item = out.layers[0].split([out.num_users, out.num_items])
-        loss: Tensor = self.term(Embeddings(user, item), batch)
-        return loss
 
 
 def _past(scene: Scene, teacher: Backbone, neighbours: Neighbours) -> list[Part]:
@@ -251,15 +147,3 @@ def _with_pseudo_labels(
     weights = graph.weight.new_full((len(pairs),), weight)
     weights[: len(graph.weight)] = graph.weight
     return BipartiteGraph.from_interactions(pairs, graph.num_users, graph.num_items, weight=weights)
-
-
-def _listed(scorer: Scorer, seen: UserItems, k: int, user: Tensor) -> Tensor:
-    """Keys of the ``k`` best unseen items of each of ``user`` whom ``scorer`` knows."""
-    user = user[user < scorer.num_users]
-    known = seen.within(scorer.num_users, scorer.num_items)
-    _, item = recommend_lists(scorer, user, min(k, scorer.num_items), known)
-    return _list_keys(user, item, seen.num_items)
-
-
-def _list_keys(user: Tensor, lists: Tensor, num_items: int) -> Tensor:
-    return (user.unsqueeze(1) * num_items + lists)[lists >= 0]

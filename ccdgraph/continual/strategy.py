@@ -42,3 +42,8 @@ class Strategy(ABC):
     @abstractmethod
     def restore(self, state: Mapping[str, Tensor], blocks: Sequence[Block]) -> None:
         """Take up :meth:`state`; ``blocks`` are those that had been begun by then."""
+
+
+def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries of a state whose names begin with ``prefix``, by the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

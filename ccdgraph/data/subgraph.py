@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
-from ccdgraph.data.graph import BipartiteGraph, sparse_product
+from ccdgraph.data.graph import BipartiteGraph
+from ccdgraph.data.sparse import sparse_product
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ccdgraph.data.graph import RowMean
 from ccdgraph.data.interactions import UserItems
+from ccdgraph.data.sparse import RowMean
 from ccdgraph.distill.hints import check_dim, check_sizes, constant, hinted
 from ccdgraph.distill.lists import transposed
 from ccdgraph.nn.backbone import Embeddings, rows

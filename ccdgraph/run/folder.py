@@ -20,7 +20,7 @@ from ccdgraph.data import Stream, UserItems
 from ccdgraph.evaluate import Evaluation
 from ccdgraph.nn import Embeddings
 from ccdgraph.ranking import Scorer, recommend_lists
-from ccdgraph.run.config import difference, plain_dict
+from ccdgraph.run.plain import difference, plain_dict
 from ccdgraph.run.record import Row, RunResult, summary
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.distill import ConCF
 from ccdgraph.distill.trajectory import Snapshots
 from ccdgraph.nn import Backbone, Embeddings, MultVAE
-from ccdgraph.run.config import plain_dict
 from ccdgraph.run.distill_config import Learner
 from ccdgraph.run.folder import peak_memory
+from ccdgraph.run.plain import plain_dict
 from ccdgraph.run.protocol import Ruler
 from ccdgraph.sampling import EntityBatches, TripletBatches
 from ccdgraph.train import MultinomialVAE, Objective, Part, embed, fit, pairwise

@@ -15,9 +15,10 @@ from ccdgraph.continual import CCD
 from ccdgraph.data import Block, Stream, fingerprint
 from ccdgraph.ranking import Scorer
 from ccdgraph.run import folder as files
-from ccdgraph.run.config import RunConfig, difference, plain_dict
+from ccdgraph.run.config import RunConfig
 from ccdgraph.run.health import diagnose
 from ccdgraph.run.learner import build, count_parameters, pick_device
+from ccdgraph.run.plain import difference, plain_dict
 from ccdgraph.run.plan import Watcher
 from ccdgraph.run.record import Row, RunResult, measure
 from ccdgraph.run.signatures import Signature

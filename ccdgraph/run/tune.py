@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ccdgraph.checkpoint import atomic_write_text
 from ccdgraph.config import load, to_toml
@@ -16,7 +15,9 @@ from ccdgraph.distill.labels import label_block
 from ccdgraph.evaluate import evaluate, seen_items
 from ccdgraph.nn import BackboneConfig
 from ccdgraph.ranking import Scorer
-from ccdgraph.run.config import DataConfig, difference, plain_dict
+from ccdgraph.run.config import DataConfig
+from ccdgraph.run.frontier import Found, predict
+from ccdgraph.run.plain import difference, plain_dict
 from ccdgraph.run.source import open_stream
 from ccdgraph.run.study import Study, open_study
 
@@ -81,18 +82,6 @@ class TuneConfig:
                 f"'trials' is {self.trials}, 'finalists' {self.finalists}, 'cheap' {self.cheap}, "
                 f"'budget' {self.budget}; expected at least 1, at least 1, a share and seconds"
             )
-
-
-class Found(NamedTuple):
-    """A teacher that was tried in full: its cost, its own quality and the student's gain."""
-
-    teacher: str
-    parameters: int
-    seconds: float
-    quality: float
-    student: float
-    gain: float
-    predicted: float
 
 
 def tune_teacher(
@@ -213,31 +202,6 @@ def _finalists(cheap: Study, full: Study, alone_cheap: float, alone: float) -> l
         predicted = predict(others, gains[place][0])
         found.append(Found(name, *costs, trial.value, gains[place][1], predicted))
     return sorted(found, key=lambda one: -one.student)
-
-
-def predict(pairs: Sequence[tuple[float, float]], cheap: float) -> float:
-    """The gain in full that a least-squares line gives to a cheap one; their mean below 3 pairs.
-
-    >>> round(predict([(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)], 1.5), 6)
-    4.0
-    """
-    if not pairs:
-        return cheap
-    n = len(pairs)
-    x, y = (sum(values) / n for values in zip(*pairs, strict=True))
-    spread = sum((a - x) ** 2 for a, _ in pairs)
-    together = sum((a - x) * (b - y) for a, b in pairs)
-    slope = 0.0 if n < 3 or spread == 0 else together / spread
-    return float(y + (cheap - x) * slope)
-
-
-def frontier(found: Sequence[Found]) -> list[Found]:
-    """The teachers that no cheaper one equals, by the student's quality; the cheapest first."""
-    kept: list[Found] = []
-    for one in sorted(found, key=lambda one: (one.seconds, -one.student)):
-        if not kept or one.student > kept[-1].student:
-            kept.append(one)
-    return kept
 
 
 def _open(folder: Path, config: TuneConfig, mark: str) -> None:

@@ -7,7 +7,7 @@ import torch
 from small_ccd import CONFIG, State, differing, learn, stream, with_settings
 from torch import Tensor
 
-from ccdgraph.continual import CCD, scene, stages
+from ccdgraph.continual import CCD, generation, scene, stages
 from ccdgraph.continual.scene import Scene
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
@@ -47,7 +47,7 @@ def test_lists_imposed_on_the_tables_are_a_term_on_layer_zero():
         def forward(self, out: Embeddings, batch: object) -> Tensor:
             return (out.user[0] * out.item[1]).sum()
 
-    loss = stages.OnTables(Product())(out, None)
+    loss = generation.OnTables(Product())(out, None)
     assert loss.detach() == (model.user[0] * model.item[1]).sum()
     assert loss != Product()(out, None)
 

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from ccdgraph.continual.lwckd import LWCKD, Neighbours
 from ccdgraph.continual.piw import PIW, ClusterLoss
-from ccdgraph.data.graph import BipartiteGraph, RowMean
+from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions, UserItems
+from ccdgraph.data.sparse import RowMean
 from ccdgraph.nn import Embeddings
 from ccdgraph.sampling import Triplets
 

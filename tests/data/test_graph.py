@@ -9,8 +9,9 @@ from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import is_undirected
 
-from ccdgraph.data.graph import BipartiteGraph, RowMean
+from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions, UserItems
+from ccdgraph.data.sparse import RowMean
 
 SIZES = (7, 5)  # the last user and the last item are isolated
 

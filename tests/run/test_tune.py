@@ -5,7 +5,8 @@ from typer.testing import CliRunner
 
 from ccdgraph.cli import app
 from ccdgraph.config import from_dict, to_toml
-from ccdgraph.run.tune import Found, TuneConfig, frontier, predict, tune_teacher
+from ccdgraph.run.frontier import Found, frontier, predict
+from ccdgraph.run.tune import TuneConfig, tune_teacher
 
 pytest.importorskip("optuna", reason="needs the extra 'tune'")
 

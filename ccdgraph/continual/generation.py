@@ -1,0 +1,110 @@
+"""Stage 1 of CCD: the teachers distilled into a student."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccdgraph.continual.scene import Scene
+from ccdgraph.data.interactions import UserItems
+from ccdgraph.distill.knowledge import Knowledge
+from ccdgraph.distill.methods import build_parts
+from ccdgraph.distill.trajectory import Trajectories
+from ccdgraph.nn import Backbone, Embeddings
+from ccdgraph.ranking import Scorer, recommend_lists
+from ccdgraph.train import Objective, Term, embed
+
+
+def generate_student(
+    scene: Scene,
+    teacher: Scorer,
+    start: Backbone | None,
+    others: Iterable[Scorer],
+    trajectories: Trajectories | None = None,
+) -> Backbone:
+    """Stage 1: the teacher distilled into a student, on the interactions of the last block.
+
+    Args:
+        scene: where.
+        teacher: the ensemble.
+        start: weights to start from; ``None`` starts fresh.
+        others: proxies and last student; what they list is never a negative either.
+        trajectories: lists along the last training of every teacher, for the methods that ask.
+    """
+    stage, seen = scene.config.generation, scene.known.seen
+    student = scene.build(scene.config.student) if start is None else copy.deepcopy(start)
+    everyone = torch.arange(seen.num_users, device=scene.device)
+    users = scene.sample("taught", everyone, stage.users)
+    known = _knowledge(scene, teacher, student, users, trajectories)
+    exclude = seen.keys()
+    if stage.exclude_listed:
+        lists = known.lists(stage.list_length).items
+        listed = [_list_keys(everyone, lists, seen.num_items)]
+        listed += [_listed(other, seen, stage.list_length, users) for other in others]
+        exclude = torch.unique(torch.cat([exclude, *listed]))
+    parts = [scene.interactions(student, stage.batch_size, exclude=exclude)]
+    for part in build_parts(stage.distill, known, stage.settings):
+        term = OnTables(part.term) if stage.into == "tables" else part.term
+        parts.append(replace(part, term=term))
+    scene.fit(student, [Objective(tuple(parts))], stage.fit)
+    return student
+
+
+def _knowledge(
+    scene: Scene,
+    teacher: Scorer,
+    student: Backbone,
+    asked: Tensor,
+    trajectories: Trajectories | None,
+) -> Knowledge:
+    """What the ensemble hands over; with the entities of the block, or with everyone known."""
+    stage, graph, train = scene.config.generation, scene.known.graph, scene.block.train
+    of_block = stage.entities == "block"
+    out = embed(student, graph)
+    width = out.layers[0].size(1) if stage.into == "tables" else out.user.size(1)
+    return Knowledge(
+        teacher,
+        scene.known.seen,
+        dim=width,
+        rng=scene.rng,
+        users=torch.unique(train.user) if of_block else None,
+        items=torch.unique(train.item) if of_block else None,
+        asked=asked if stage.users else None,
+        batch_size=stage.batch_size,
+        trajectories=trajectories,
+    )
+
+
+class OnTables(Term):
+    """A term on the embedding tables, the layer before any propagation, not on what is served."""
+
+    def __init__(self, term: Term) -> None:
+        super().__init__()
+        self.term = term
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Passed on."""
+        self.term.begin_epoch(epoch)
+
+    def forward(self, out: Embeddings, batch: Any) -> Tensor:
+        """The term on layer 0."""
+        user, item = out.layers[0].split([out.num_users, out.num_items])
+        loss: Tensor = self.term(Embeddings(user, item), batch)
+        return loss
+
+
+def _listed(scorer: Scorer, seen: UserItems, k: int, user: Tensor) -> Tensor:
+    """Keys of the ``k`` best unseen items of each of ``user`` whom ``scorer`` knows."""
+    user = user[user < scorer.num_users]
+    known = seen.within(scorer.num_users, scorer.num_items)
+    _, item = recommend_lists(scorer, user, min(k, scorer.num_items), known)
+    return _list_keys(user, item, seen.num_items)
+
+
+def _list_keys(user: Tensor, lists: Tensor, num_items: int) -> Tensor:
+    return (user.unsqueeze(1) * num_items + lists)[lists >= 0]
