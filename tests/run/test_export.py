@@ -7,8 +7,8 @@ from pyarrow import parquet
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from ccdgraph.cli import Format as OfferedFormat
 from ccdgraph.cli import app
+from ccdgraph.cli.serving import Format as OfferedFormat
 from ccdgraph.config import to_dict
 from ccdgraph.continual import FIREConfig
 from ccdgraph.run import EvaluateConfig, RunConfig, Served, export, run
