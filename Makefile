@@ -68,8 +68,8 @@ $(VENV)/torch.stamp: requirements/constraints.txt
 	@touch $@
 
 $(VENV)/run.stamp: $(VENV)/torch.stamp pyproject.toml setup.py
-	@echo "installing ccdgraph and what it needs"
-	$(INSTALL) $(PACKAGE) .
+	@echo "installing ccdgraph and what it and its report need"
+	$(INSTALL) $(PACKAGE) ".[report]"
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp

@@ -61,3 +61,18 @@ def test_one_small_size_goes_through_every_stage(tmp_path):
     assert {"block 0/generation", "block 1/student", "block 1/teacher 1"} < set(found["seconds"])
     assert set(found["recall@20"]) == {"student", "teacher", "popularity"}
     assert all(0 < value < 1 for value in found["recall@20"].values())
+
+
+def test_the_first_hour_is_timed_as_the_readme_says_it():
+    steps = script("first_hour").steps
+    readme = (FOLDER.parent / "README.md").read_text()
+    found = steps(readme)
+    script_of_docs = (FOLDER.parent / "docs/recipes/first_hour.sh").read_text()
+    typed = "\n".join(found.values())
+    commands = [line for line in script_of_docs.splitlines() if line.startswith("ccdgraph ")]
+    assert len(commands) == 3 and found["make demo"] == "make demo"
+    for line in commands:
+        assert line.removesuffix(' "$@"') in typed
+    for gone in ("    make demo ", "source .venv/bin/activate", "```sh"):
+        with pytest.raises(ValueError, match="shows other commands"):
+            steps(readme.replace(gone, ""))
