@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from ccdgraph import losses
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.subgraph import Subgraph, neighbourhood
 from ccdgraph.nn.backbone import Backbone, Embeddings
-from ccdgraph.sampling import Batches, Entities, Pairs, Triplets
+from ccdgraph.nn.multvae import MultVAE
+from ccdgraph.sampling import Batches, Entities, EntityBatches, Pairs, Triplets
 
 
 class Term(nn.Module):
@@ -90,23 +91,31 @@ class SoftBCE(Term):
 
 
 class MultinomialVAE(Term):
-    """:func:`ccdgraph.losses.multinomial_vae` on users as :class:`~ccdgraph.sampling.Entities`.
+    """:func:`ccdgraph.losses.multinomial_vae` on rows as :class:`~ccdgraph.sampling.Entities`.
 
     Args:
         graph: its pairs and weights are the rows to reconstruct.
         beta: weight of the KL term.
+        rows: whose rows a batch holds, ``"user"`` or ``"item"``.
     """
 
-    def __init__(self, graph: BipartiteGraph, *, beta: float = 0.2) -> None:
+    def __init__(
+        self,
+        graph: BipartiteGraph,
+        *,
+        beta: float = 0.2,
+        rows: Literal["user", "item"] = "user",
+    ) -> None:
         super().__init__()
-        self.graph, self.beta = graph, beta
+        self.graph, self.beta, self.rows = graph if rows == "user" else graph.flipped, beta, rows
         self.place = torch.arange(len(graph.user), device=graph.device)
 
     def forward(self, out: Embeddings, batch: Entities) -> Tensor:
-        """Sum over the users of the batch."""
+        """Sum over the rows of the batch."""
         if out.posterior is None:
             raise ValueError("'out' has no posterior; this term needs a variational backbone")
-        scores = out.scores(batch.index)
+        ours, theirs = (out.user, out.item) if self.rows == "user" else (out.item, out.user)
+        scores = ours[batch.index] @ theirs.T
         pairs = self.graph.user_items
         row, item = pairs.entries(batch.index)
         count = pairs.degree[batch.index]
@@ -131,6 +140,22 @@ class Part:
     term: Term
     batches: Batches | None
     weight: float | Callable[[int], float] = 1.0
+
+
+def reconstruction(
+    model: MultVAE, target: BipartiteGraph, *, batch_size: int, generator: torch.Generator
+) -> Part:
+    """How a variational model learns: those rows of ``target`` that have any entry.
+
+    Args:
+        model: tells whose rows it encodes.
+        target: the rows to reconstruct.
+        batch_size: rows of a step.
+        generator: source of their order, on the device of ``target``.
+    """
+    index = torch.unique(target.user if model.rows == "user" else target.item)
+    batches = EntityBatches(index, batch_size=batch_size, generator=generator)
+    return Part(MultinomialVAE(target, rows=model.rows), batches)
 
 
 @dataclass(frozen=True)

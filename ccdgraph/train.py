@@ -28,6 +28,7 @@ from ccdgraph.objective import SoftBCE as SoftBCE
 from ccdgraph.objective import Term as Term
 from ccdgraph.objective import Views
 from ccdgraph.objective import pairwise as pairwise
+from ccdgraph.objective import reconstruction as reconstruction
 from ccdgraph.sampling import Batches
 
 

@@ -215,7 +215,7 @@ def test_10_variational_teachers_are_updated_and_their_noise_is_normal_and_off_w
     learner.update(stream()[1])
     after = learner.teachers[1]
     assert isinstance(after, MultVAE) and after.num_items > before.num_items
-    for name in ("item", "decoder", "posterior", "hidden"):
+    for name in ("encoder", "decoder", "posterior", "hidden"):
         old, new = before.get_parameter(name), after.get_parameter(name)
         assert not torch.isclose(new[: len(old)], old).all(), name
     graph = learner.known.graph

@@ -212,7 +212,7 @@ def objective(
     """
     if not isinstance(model, MultVAE):
         return Objective((Part(hard or BPR(), triplets), *parts))
-    own = scene.reconstruction(scene.among_known(rows), batch_size=batch_size)
+    own = scene.reconstruction(model, scene.among_known(rows), batch_size=batch_size)
     return Objective(
         (own, *(p if p.batches is not None else replace(p, batches=triplets) for p in parts))
     )

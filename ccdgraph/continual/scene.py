@@ -18,8 +18,8 @@ from ccdgraph.data.stream import Block
 from ccdgraph.distill.trajectory import Snapshots
 from ccdgraph.evaluate import evaluate
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings, MultVAE
-from ccdgraph.sampling import EntityBatches, TripletBatches
-from ccdgraph.train import FitConfig, MultinomialVAE, Objective, Part, embed, fit, pairwise
+from ccdgraph.sampling import TripletBatches
+from ccdgraph.train import FitConfig, Objective, Part, embed, fit, pairwise, reconstruction
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Scene:
         """Learning from the block itself, in the way of the model's kind."""
         rows = self.block.train
         if isinstance(model, MultVAE):
-            return self.reconstruction(self.among_known(rows), batch_size=batch_size)
+            return self.reconstruction(model, self.among_known(rows), batch_size=batch_size)
         batches = self.triplets(rows, batch_size=batch_size, negatives=negatives, exclude=exclude)
         return Part(pairwise(model), batches)
 
@@ -108,11 +108,9 @@ class Scene:
         graph = self.known.graph
         return BipartiteGraph.from_interactions(rows, graph.num_users, graph.num_items)
 
-    def reconstruction(self, target: BipartiteGraph, *, batch_size: int) -> Part:
+    def reconstruction(self, model: MultVAE, target: BipartiteGraph, *, batch_size: int) -> Part:
         """How a variational model learns: the rows of ``target`` for those who have any."""
-        users, order = torch.unique(target.user), self.rng("users")
-        batches = EntityBatches(users, batch_size=batch_size, generator=order)
-        return Part(MultinomialVAE(target), batches)
+        return reconstruction(model, target, batch_size=batch_size, generator=self.rng("users"))
 
     def fit(
         self,

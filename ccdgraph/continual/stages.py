@@ -63,7 +63,7 @@ def update_teacher(
         graph = _with_pseudo_labels(scene.known.graph, pseudo, stage.pseudo_label)
         own = scene.among_known(scene.block.train)
         target = _with_pseudo_labels(own, pseudo, stage.pseudo_label)
-        part = scene.reconstruction(target, batch_size=stage.batch_size)
+        part = scene.reconstruction(model, target, batch_size=stage.batch_size)
         scene.fit(model, [Objective((part,))], stage.fit, graph)
         return model
     parts = [scene.interactions(model, stage.batch_size)]

@@ -169,9 +169,13 @@ class BipartiteGraph:
     @cached_property
     def item_users(self) -> UserItems:
         """Users of every item as CSR (users in the role of items)."""
-        indptr = torch.bincount(self.item, minlength=self.num_items).cumsum(0)
-        user = self.user[self._by_item]
-        return UserItems(torch.cat([indptr.new_zeros(1), indptr]), user, self.num_users)
+        return self.flipped.user_items
+
+    @cached_property
+    def flipped(self) -> BipartiteGraph:
+        """The same pairs with users and items exchanged."""
+        item, user, weight = (part[self._by_item] for part in (self.item, self.user, self.weight))
+        return BipartiteGraph(item, user, weight, self.num_items, self.num_users)
 
     def propagate(self, x: Tensor) -> Tensor:
         r"""One round of message passing, :math:`\hat A x`: ``[U + I, D] -> [U + I, D]``."""

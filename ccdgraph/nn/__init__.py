@@ -1,4 +1,4 @@
-"""Backbones: MF, CML, LightGCN (with content or without), MultVAE and the adapter for PyG."""
+"""Backbones: MF, CML, LightGCN (with content or without), MultVAE of either side, and PyG."""
 
 from ccdgraph.nn.backbone import Backbone, Embeddings
 from ccdgraph.nn.cml import CML
@@ -7,7 +7,7 @@ from ccdgraph.nn.content import ContentLightGCN
 from ccdgraph.nn.gnn import GNN
 from ccdgraph.nn.lightgcn import LightGCN
 from ccdgraph.nn.mf import MF
-from ccdgraph.nn.multvae import MultVAE
+from ccdgraph.nn.multvae import ItemMultVAE, MultVAE
 
 __all__ = [
     "CML",
@@ -17,6 +17,7 @@ __all__ = [
     "BackboneConfig",
     "ContentLightGCN",
     "Embeddings",
+    "ItemMultVAE",
     "LightGCN",
     "MultVAE",
 ]

@@ -1,8 +1,8 @@
-"""MultVAE, a variational autoencoder of user rows, in the shape of a backbone."""
+"""MultVAE, a variational autoencoder of user rows or of item rows, in the shape of a backbone."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.subgraph import Subgraph
 from ccdgraph.nn.backbone import Backbone, Embeddings, normal_table
+
+_CHUNK = 2**22  # scores of a block of rows by all columns
 
 
 class MultVAE(Backbone):
@@ -38,7 +40,13 @@ class MultVAE(Backbone):
         generator: source of the initial values.
     """
 
-    entity_tables: ClassVar[dict[str, str]] = {"item": "item", "decoder": "item", "bias": "item"}
+    entity_tables: ClassVar[dict[str, str]] = {
+        "encoder": "item",
+        "decoder": "item",
+        "bias": "item",
+    }
+    # Whose rows are encoded.
+    rows: ClassVar[Literal["user", "item"]] = "user"
 
     def __init__(
         self,
@@ -52,11 +60,12 @@ class MultVAE(Backbone):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(num_users, num_items, dim, std=std, generator=generator)
-        del self.user
-        latent = latent or dim
+        self.encoder = self.item if self.rows == "user" else self.user
+        del self.user, self.item
+        latent, columns = latent or dim, len(self.encoder)
         self.dropout = dropout
-        self.decoder = normal_table(num_items, dim, std, generator)
-        self.bias = nn.Parameter(torch.zeros(num_items, 1))
+        self.decoder = normal_table(columns, dim, std, generator)
+        self.bias = nn.Parameter(torch.zeros(columns, 1))
         self.encoder_bias = nn.Parameter(torch.zeros(dim))
         self.posterior = nn.Parameter(_glorot(dim, 2 * latent, generator))
         self.posterior_bias = nn.Parameter(torch.zeros(2 * latent))
@@ -69,17 +78,21 @@ class MultVAE(Backbone):
         self._noise = generator
 
     def forward(self, graph: BipartiteGraph | Subgraph) -> Embeddings:
-        """Embeddings of width ``H + 1`` and the posterior of every user."""
+        """Embeddings of width ``H + 1`` and the posterior of every row."""
         if isinstance(graph, Subgraph):
             raise ValueError("MultVAE reads whole rows of its graph; set 'fanout' to none")
         self.check_graph(graph)
+        return self.reconstruct(graph)
+
+    def reconstruct(self, graph: BipartiteGraph) -> Embeddings:
+        """Embeddings of the rows as users and of the columns as items, from the rows of users."""
         hidden = torch.tanh(self._encode(graph) + self.encoder_bias)
         mean, log_variance = (hidden @ self.posterior + self.posterior_bias).chunk(2, dim=1)
         code = mean
         if self.training:
             code = mean + self._draw(mean, normal=True) * (0.5 * log_variance).exp()
         decoded = torch.tanh(code @ self.hidden + self.hidden_bias)
-        ones = decoded.new_ones(self.num_users, 1)
+        ones = decoded.new_ones(graph.num_users, 1)
         return Embeddings(
             torch.cat([decoded, ones], dim=1),
             torch.cat([self.decoder, self.bias], dim=1),
@@ -87,18 +100,73 @@ class MultVAE(Backbone):
         )
 
     def _encode(self, graph: BipartiteGraph) -> Tensor:
-        norm = torch.zeros(graph.num_users, device=graph.device)
+        norm = graph.weight.new_zeros(graph.num_users)
         norm.index_add_(0, graph.user, graph.weight.square())
         weight: Tensor = graph.weight * norm.rsqrt()[graph.user]
         if self.training and self.dropout > 0:
             keep = self._draw(weight, normal=False) >= self.dropout
             weight = weight * keep / (1 - self.dropout)
-        return graph.sum_over_items(self.item, weight)
+        return graph.sum_over_items(self.encoder, weight)
 
     def _draw(self, like: Tensor, *, normal: bool) -> Tensor:
         source = torch.randn if normal else torch.rand
         noise: Tensor = source(like.shape, generator=self._noise, device=self._noise.device)
         return noise.to(like.device)
+
+
+class ItemMultVAE(MultVAE):
+    r"""MultVAE of item rows: each item is encoded from its users and reconstructs them.
+
+    With the parts of :class:`MultVAE`, users and items exchanged, the likelihood of an item is a
+    softmax over users,
+
+    .. math:: \log p(u \mid i) = f_{iu} - \log \sum_v e^{f_{iv}}, \qquad
+        f_{iu} = \langle \tanh(V z_i + c),\, G_u \rangle + g_u, \qquad
+        s_{ui} = \log p(u \mid i) + \log(n_i + 1)
+
+    It leaves a constant of each item open, by which a user's items would be ordered at will, so
+    in evaluation they are ordered by :math:`p(i \mid u)`: Bayes' rule with a prior that grows with
+    the weight :math:`n_i` of the item's edges, in two further columns. In training, where only
+    :math:`f` is read, they are 0. The item-side autoencoder is that of Sedhain et al., *AutoRec*,
+    WWW 2015, https://doi.org/10.1145/2740908.2742726, with the likelihood of :class:`MultVAE`. It
+    learns from batches of items.
+    """
+
+    entity_tables: ClassVar[dict[str, str]] = {
+        "encoder": "user",
+        "decoder": "user",
+        "bias": "user",
+    }
+    rows: ClassVar[Literal["user", "item"]] = "item"
+
+    def forward(self, graph: BipartiteGraph | Subgraph) -> Embeddings:
+        """Embeddings of width ``H + 2`` and the posterior of every item."""
+        if isinstance(graph, Subgraph):
+            raise ValueError("ItemMultVAE reads whole rows of its graph; set 'fanout' to none")
+        self.check_graph(graph)
+        flipped = self.reconstruct(graph.flipped)
+        item, user = flipped.user, flipped.item
+        offset = item.new_zeros(len(item), 1)
+        if not self.training:
+            offset = _log_prior(graph) - _log_size(item, user)
+        return Embeddings(
+            torch.cat([user, user.new_ones(len(user), 1)], dim=1),
+            torch.cat([item, offset], dim=1),
+            posterior=flipped.posterior,
+        )
+
+
+def _log_prior(graph: BipartiteGraph) -> Tensor:
+    """Logarithm of the weight of every item's edges and 1 more, ``[I, 1]``."""
+    total = graph.weight.new_zeros(graph.num_items)
+    return total.index_add_(0, graph.item, graph.weight).log1p().unsqueeze(1)
+
+
+def _log_size(row: Tensor, column: Tensor) -> Tensor:
+    """Log-sum-exp over all columns of every row's inner products, by chunks, ``[N, 1]``."""
+    size = max(1, _CHUNK // max(1, len(column)))
+    parts = [(part @ column.T).logsumexp(1, keepdim=True) for part in row.split(size)]
+    return torch.cat(parts)
 
 
 def _glorot(fan_in: int, fan_out: int, generator: torch.Generator | None) -> Tensor:

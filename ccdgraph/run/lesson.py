@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from ccdgraph.run.distill_config import Learner
 from ccdgraph.run.folder import peak_memory
 from ccdgraph.run.plain import plain_dict
 from ccdgraph.run.protocol import Ruler
-from ccdgraph.sampling import EntityBatches, TripletBatches
-from ccdgraph.train import MultinomialVAE, Objective, Part, embed, fit, pairwise
+from ccdgraph.sampling import TripletBatches
+from ccdgraph.train import Objective, Part, embed, fit, pairwise, reconstruction
 
 OnEpoch = Callable[[str, int, int], None]
 
@@ -62,9 +62,8 @@ class Room:
         """Learning from the interactions, in the way of the model's kind."""
         order, size = self.rng(use, "order"), learner.batch_size
         if isinstance(model, MultVAE):
-            users = torch.unique(self.block.train.user)
-            batches = EntityBatches(users, batch_size=size, generator=order)
-            return Part(MultinomialVAE(self.graph), batches, weight)
+            part = reconstruction(model, self.graph, batch_size=size, generator=order)
+            return replace(part, weight=weight)
         triplets = TripletBatches(
             self.block.train,
             self.graph.num_items,

@@ -5,7 +5,7 @@ from torch import Tensor
 from ccdgraph.continual.growth import grow
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
-from ccdgraph.nn import MF, LightGCN, MultVAE
+from ccdgraph.nn import MF, ItemMultVAE, LightGCN, MultVAE
 
 Pairs = set[tuple[int, int]]
 
@@ -108,7 +108,7 @@ def test_an_entity_without_any_edge_starts_as_the_most_frequent_ones():
     torch.testing.assert_close(grown.item[3].detach(), model.item[[0, 1]].detach().mean(0))
 
 
-@pytest.mark.parametrize("kind", [MF, LightGCN, MultVAE])
+@pytest.mark.parametrize("kind", [MF, LightGCN, MultVAE, ItemMultVAE])
 @pytest.mark.parametrize("init", ["two-hop", "one-hop", "random"])
 def test_old_rows_keep_their_bits(kind, init):
     pairs = random_pairs(2, 14, 12, 0.3)
@@ -131,7 +131,7 @@ def test_every_item_table_of_a_variational_model_starts_from_prominent_items():
     with torch.no_grad():
         model.bias.normal_(generator=torch.Generator().manual_seed(0))
     grown = grow(model, graph_of(pairs, 10, 9), topk=2)
-    for name in ("item", "decoder", "bias"):
+    for name in ("encoder", "decoder", "bias"):
         old = model.get_parameter(name).detach()
         for i in range(6, 9):
             row = grown.get_parameter(name)[i].detach()

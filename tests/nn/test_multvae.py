@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from torch import Tensor
 
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
-from ccdgraph.nn import MultVAE
+from ccdgraph.nn import ItemMultVAE, MultVAE, multvae
 from ccdgraph.sampling import Entities
 from ccdgraph.train import MultinomialVAE
 
@@ -45,7 +46,7 @@ def encode(model: MultVAE, row: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of one input row, already normalised and dropped out ``[I]``."""
     hidden = model.encoder_bias.clone()
     for item, weight in enumerate(row):
-        hidden = hidden + weight * model.item[item]
+        hidden = hidden + weight * model.encoder[item]
     both = model.posterior.T @ hidden.tanh() + model.posterior_bias
     return both[:LATENT], both[LATENT:]
 
@@ -155,7 +156,7 @@ def test_dropout_keeps_the_expected_input():
     with torch.no_grad():
         model.posterior.mul_(1e-3)
         model.encoder_bias.zero_()
-        model.item.mul_(1e-2)  # the hyperbolic tangent is the identity there
+        model.encoder.mul_(1e-2)  # the hyperbolic tangent is the identity there
     expected = model.eval()(graph).posterior[0].detach() - model.posterior_bias[:LATENT].detach()
     total = torch.zeros_like(expected)
     model.train().begin_epoch(torch.Generator().manual_seed(0))
@@ -181,3 +182,61 @@ def test_the_latent_width_is_that_of_the_hidden_layers_by_default():
 def test_a_graph_of_another_size_is_refused():
     with pytest.raises(ValueError, match="10 users and 7 items, the backbone 9 and 7"):
         model_of()(graph_of(10))
+
+
+def test_item_rows_equal_a_loop_over_items_and_users():
+    """Fails where the order of a user's items is that of the logits, which it leaves open."""
+    graph = graph_of()
+    model = ItemMultVAE(USERS, ITEMS, WIDTH, latent=LATENT, generator=torch.Generator()).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+            )
+    out, rows = model(graph), dense_rows(graph).T
+    scores = out.scores(torch.arange(USERS))
+    for item, row in enumerate(rows):
+        mean, log_variance = encode(model, unit(row))
+        torch.testing.assert_close(out.posterior[0][item], mean)
+        torch.testing.assert_close(out.posterior[1][item], log_variance)
+        logits = decode(model, mean)
+        share = logits - logits.exp().sum().log()
+        torch.testing.assert_close(scores[:, item], share + (row.sum() + 1).log())
+    torch.testing.assert_close(out.scores(torch.tensor([2])), scores[[2]])
+
+
+def test_item_rows_learn_what_user_rows_of_the_flipped_graph_learn():
+    graph, index = graph_of(), torch.tensor([3, 0, 5])
+    model = ItemMultVAE(USERS, ITEMS, WIDTH, dropout=0.0, generator=torch.Generator()).double()
+    twin = MultVAE(ITEMS, USERS, WIDTH, dropout=0.0, generator=torch.Generator()).double()
+    twin.load_state_dict(model.state_dict())
+    values = []
+    for own, data, rows in ((model, graph, "item"), (twin, graph.flipped, "user")):
+        own.train().begin_epoch(torch.Generator().manual_seed(0))
+        loss = MultinomialVAE(graph if rows == "item" else data, rows=rows)
+        data = dataclasses.replace(data, weight=data.weight.double())
+        value = loss(own(data), Entities(index))
+        values.append([value, *torch.autograd.grad(value, list(own.parameters()))])
+    for ours, theirs in zip(*values, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_gradient_of_both_kinds_is_the_numerical_one():
+    graph = dataclasses.replace(graph_of(), weight=graph_of().weight.double())
+    for kind in (MultVAE, ItemMultVAE):
+        model = kind(USERS, ITEMS, 3, latent=2, generator=torch.Generator()).double().eval()
+        names, values = zip(*model.named_parameters(), strict=True)
+
+        def scores(*given, model=model, names=names):
+            out = torch.func.functional_call(model, dict(zip(names, given, strict=True)), (graph,))
+            return out.scores(torch.tensor([0, 4]))
+
+        assert torch.autograd.gradcheck(scores, values)
+
+
+def test_the_prior_sums_are_made_by_chunks(monkeypatch):
+    graph = graph_of()
+    model = ItemMultVAE(USERS, ITEMS, WIDTH, generator=torch.Generator()).eval()
+    whole = model(graph).item
+    monkeypatch.setattr(multvae, "_CHUNK", 2 * USERS)
+    torch.testing.assert_close(model(graph).item, whole)

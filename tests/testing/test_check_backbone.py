@@ -11,7 +11,7 @@ from torch_geometric.nn import GAT, GCN, GraphSAGE
 
 from ccdgraph.continual.growth import grow
 from ccdgraph.data.graph import BipartiteGraph
-from ccdgraph.nn import GNN, MF, Backbone, Embeddings, LightGCN, MultVAE
+from ccdgraph.nn import GNN, MF, Backbone, Embeddings, ItemMultVAE, LightGCN, MultVAE
 from ccdgraph.testing import backbone, check_backbone
 
 BOTH = ("user", "item")
@@ -23,11 +23,12 @@ BOTH = ("user", "item")
         (MF, ()),
         (LightGCN, BOTH),
         (MultVAE, ("user",)),
+        (ItemMultVAE, ("item",)),
         (partial(GNN, module=GraphSAGE, num_layers=2), BOTH),
         (partial(GNN, module=GAT, num_layers=2, heads=2), BOTH),
         (partial(GNN, module=GCN, num_layers=2), BOTH),
     ],
-    ids=["MF", "LightGCN", "MultVAE", "GraphSAGE", "GAT", "GCN"],
+    ids=["MF", "LightGCN", "MultVAE", "ItemMultVAE", "GraphSAGE", "GAT", "GCN"],
 )
 def test_shipped_backbones_keep_the_contract(build, moves):
     check_backbone(build, moves=moves)
