@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ccdgraph.continual.config import CCDConfig, per_block
-from ccdgraph.continual.generation import generate_student
+from ccdgraph.continual.generation import check_config, generate_student
 from ccdgraph.continual.known import Known, arrive, parts
 from ccdgraph.continual.lwckd import Neighbours
 from ccdgraph.continual.replay import Memory, moving_average
@@ -52,6 +52,7 @@ class CCD(Strategy):
     def __init__(
         self, config: CCDConfig, *, seed: int = 0, teachers: Sequence[Backbone] = ()
     ) -> None:
+        check_config(config)
         self.config, self.seed = config, seed
         self.teachers = list(teachers)
         self.student: Backbone | None = None

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ccdgraph.continual.config import CCDConfig
 from ccdgraph.continual.scene import Scene
 from ccdgraph.data.interactions import UserItems
 from ccdgraph.distill.knowledge import Knowledge
-from ccdgraph.distill.methods import build_parts
+from ccdgraph.distill.methods import build_parts, check_student
 from ccdgraph.distill.trajectory import Trajectories
 from ccdgraph.nn import Backbone, Embeddings
 from ccdgraph.ranking import Scorer, recommend_lists
@@ -108,3 +109,18 @@ def _listed(scorer: Scorer, seen: UserItems, k: int, user: Tensor) -> Tensor:
 
 def _list_keys(user: Tensor, lists: Tensor, num_items: int) -> Tensor:
     return (user.unsqueeze(1) * num_items + lists)[lists >= 0]
+
+
+def check_config(config: CCDConfig) -> None:
+    """Refuse a student that no proxy can follow, or whom a method of distillation cannot teach.
+
+    Raises:
+        ValueError: it is such a student.
+    """
+    kind = config.student.kind()
+    if issubclass(kind, Backbone) and not kind.inner:
+        raise ValueError(
+            f"'student.backbone' is {kind.__name__}, which scores pairs by a network, but proxies "
+            "are moving averages of embeddings; take another student, as a teacher it fits"
+        )
+    check_student(config.generation.distill, config.student)

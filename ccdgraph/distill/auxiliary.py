@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ccdgraph.distill.hints import check_inner
 from ccdgraph.nn.backbone import Embeddings
 from ccdgraph.train import Term
 
@@ -54,6 +55,7 @@ class AuxiliaryHead(Term):
 
     def forward(self, out: Embeddings, batch: Any) -> Tensor:
         """The term on the head's scores."""
+        check_inner(out)
         user, item = self.user(self._scaled(out.user)), self.item(self._scaled(out.item))
         head = Embeddings(user, item, ids=out.ids)
         loss: Tensor = self.term(head, batch)

@@ -23,8 +23,18 @@ def constant(teacher: Embeddings) -> Embeddings:
     return teacher.detach()
 
 
+def check_inner(out: Embeddings) -> None:
+    """Refuse a student whose scores are no inner products of its embeddings."""
+    if out.network is not None:
+        raise ValueError(
+            "the method works on embeddings that score by inner products, but the student scores "
+            "pairs by a network; use one that reads scores, such as 'rrd'"
+        )
+
+
 def check_sizes(out: Embeddings, teacher: Embeddings) -> None:
-    """Refuse a student that has other entities than its teacher."""
+    """Refuse a student that has other entities than its teacher, or no inner products."""
+    check_inner(out)
     if (out.num_users, out.num_items) != (teacher.num_users, teacher.num_items):
         raise ValueError(
             f"'teacher' has {teacher.num_users} users and {teacher.num_items} items, the student "
@@ -34,6 +44,7 @@ def check_sizes(out: Embeddings, teacher: Embeddings) -> None:
 
 def check_dim(out: Embeddings, dim: int) -> None:
     """Refuse a student whose embeddings are not as wide as a term was made for."""
+    check_inner(out)
     if out.user.size(1) != dim:
         raise ValueError(
             f"the student's embeddings have width {out.user.size(1)}, 'dim' is {dim}; make the "

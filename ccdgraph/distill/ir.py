@@ -94,7 +94,7 @@ class IRRRD(Term):
             return loss
         item = self._queries(batch, torch.cat([listed, rest], dim=1))
         return loss + self.item_weight * _relaxed(
-            Embeddings(out.item, out.user),
+            out.flipped(),
             item.unsqueeze(1),
             self.by_item.listed[item],
             self.by_item.rest[item],

@@ -131,13 +131,18 @@ class Knowledge:
         none outweighs the others.
 
         Raises:
-            ValueError: the teacher, or a member, has none.
+            ValueError: the teacher, or a member, has none, or scores pairs by a network.
         """
         teacher = self.teacher("a method that regresses embeddings")
         members = teacher.members if isinstance(teacher, Ensemble) else [teacher]
-        tables = [member for member in members if isinstance(member, Embeddings)]
+        tables = [
+            member for member in members if isinstance(member, Embeddings) and not member.network
+        ]
         if len(tables) < len(members):
-            raise ValueError("a teacher has no embeddings; use a method that learns from lists")
+            raise ValueError(
+                "a teacher has no embeddings that score by inner products; use a method that "
+                "learns from lists, such as 'rrd'"
+            )
         if len(tables) == 1:
             return tables[0]
         user, item = (

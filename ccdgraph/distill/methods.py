@@ -24,6 +24,9 @@ from ccdgraph.distill.rrd import RRD
 from ccdgraph.distill.teacher import TeacherLists
 from ccdgraph.distill.topology import FTD, HTD
 from ccdgraph.distill.trajectory import observed_lists
+from ccdgraph.nn.backbone import Backbone
+from ccdgraph.nn.config import BackboneConfig
+from ccdgraph.nn.multvae import MultVAE
 from ccdgraph.sampling import EntityBatches
 from ccdgraph.train import Part, Term
 
@@ -43,6 +46,7 @@ class Method:
         bind: the class with what the teacher gives, from the knowledge and the settings ``own``.
         own: further settings with their defaults.
         side: ``"user"`` or ``"item"`` of a term that has batches of its own.
+        tables: whether the term works on embeddings for batches of triplets.
         hidden: keyword arguments that ``bind`` fills.
     """
 
@@ -51,6 +55,7 @@ class Method:
     bind: Callable[[Knowledge, dict[str, Any]], Callable[..., Term]]
     own: Mapping[str, Any] = field(default_factory=dict)
     side: Literal["user", "item"] | None = None
+    tables: bool = False
     hidden: tuple[str, ...] = ()
 
     @property
@@ -131,7 +136,7 @@ METHODS: Mapping[str, Method] = {
         lambda known, own: partial(IRRRD, known.lists(own["depth"]), known.seen),
         {"depth": 500},
     ),
-    "de": Method(DE, 0.01, _regression(DE)),
+    "de": Method(DE, 0.01, _regression(DE), tables=True),
     "phr": Method(
         PHR,
         0.01,
@@ -139,10 +144,11 @@ METHODS: Mapping[str, Method] = {
             PHR, known.embeddings(), known.dim, seen=known.seen if own["enrich"] else None
         ),
         {"enrich": True},
+        tables=True,
         hidden=("seen",),
     ),
-    "ftd": Method(FTD, 1e-3, lambda known, own: partial(FTD, known.embeddings())),
-    "htd": Method(HTD, 1e-3, _regression(HTD)),
+    "ftd": Method(FTD, 1e-3, lambda known, own: partial(FTD, known.embeddings()), tables=True),
+    "htd": Method(HTD, 1e-3, _regression(HTD), tables=True),
     "rd": Method(
         RD,
         0.1,
@@ -155,6 +161,7 @@ METHODS: Mapping[str, Method] = {
         1.0,
         lambda known, own: partial(ConCF, known.seen, known.dim, weight=own["consensus"]),
         {"consensus": 0.005},
+        tables=True,
         hidden=("weight",),
     ),
     "hetcomp": Method(HetComp, 0.01, _heterogeneous, {"observed": 10}),
@@ -195,6 +202,31 @@ def check_methods(names: Sequence[str], settings: Settings) -> None:
         if name not in used:
             raise ConfigError(f"'methods.{name}' has no effect; 'distill' does not name it")
         from_dict(METHODS[name].settings, options, f"methods.{name}")
+
+
+def check_student(names: Sequence[str], student: BackboneConfig) -> None:
+    """Refuse methods that cannot teach a backbone.
+
+    Raises:
+        ConfigError: the first of them, and what can.
+    """
+    kind = student.kind()
+    rows = kind.rows if issubclass(kind, MultVAE) else None
+    inner = kind.inner if issubclass(kind, Backbone) else True
+
+    def refused(method: Method) -> str:
+        if method.tables and rows:
+            return f"reads batches of triplets, while {kind.__name__} learns whole {rows} rows"
+        if method.tables and not inner:
+            return f"works on inner products, while {kind.__name__} scores pairs by a network"
+        if not method.side and rows == "item":
+            return f"reads the users of a batch, while those of {kind.__name__} hold items"
+        return ""
+
+    for name in expand(names):
+        if why := refused(METHODS[name]):
+            able = [other for other, method in METHODS.items() if not refused(method)]
+            raise ConfigError(f"'{name}' {why}; use another student or {', '.join(able)}")
 
 
 def build_parts(names: Sequence[str], known: Knowledge, settings: Settings) -> list[Part]:

@@ -63,6 +63,7 @@ class RRD(Term):
         self.first_stays = ~(lists == 0).any(1)
         # The most entries that any batch of n users can have seen, so that no step has to ask.
         self.most = seen.degree.sort(descending=True).values.cumsum(0).cpu()
+        self.everything = torch.arange(seen.num_items, device=lists.device)
         self.kept: Tensor | None = None
         self.dropped: Tensor | None = None
 
@@ -85,16 +86,17 @@ class RRD(Term):
 
     def forward(self, out: Embeddings, batch: Entities) -> Tensor:
         """Sum over the users (or items) of the batch."""
-        ours, theirs = (out.user, out.item) if self.side == "user" else (out.item, out.user)
+        out = out if self.side == "user" else out.flipped()
         index, real = batch.index, self.real[batch.index]
         seen = self.seen.padded_entries(index, int(self.most[len(index) - 1]) if len(index) else 0)
         # Below half, scoring what is kept alone costs less than masking the rest of a whole block.
-        few = out.ids is not None or 2 * self.num_rest < self.seen.num_items
-        if self.kept is not None and few:
-            return losses.relaxed_ranking(*self._scored_alone(out, index, self.kept, *seen), real)
+        few = self.kept is not None and 2 * self.num_rest < self.seen.num_items
+        if few or out.ids is not None or out.network is not None:
+            kept = self.everything if self.kept is None else self.kept
+            return losses.relaxed_ranking(*self._scored_alone(out, index, kept, *seen), real)
         listed, rest = _ListedAndRest.apply(  # type: ignore[no-untyped-call]
-            rows(ours, index),
-            theirs,
+            rows(out.user, index),
+            out.item,
             self.place[index],
             real,
             self.first_stays[index],
@@ -107,10 +109,8 @@ class RRD(Term):
         self, out: Embeddings, index: Tensor, kept: Tensor, row: Tensor, entry: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As :class:`_ListedAndRest`, with the scores of the kept entries and of the lists only."""
-        user_side, place, real = self.side == "user", self.place[index], self.real[index]
-        ours = out.user_rows(index) if user_side else out.item_rows(index)
-        theirs = out.item_rows if user_side else out.user_rows
-        listed = (theirs(place) * ours.unsqueeze(1)).sum(-1)
+        place, real = self.place[index], self.real[index]
+        listed = out.pairs(index.unsqueeze(1), place)
         column = torch.full((self.seen.num_items,), len(kept), device=kept.device)
         column[kept] = torch.arange(len(kept), device=kept.device)
         # One row and one column more take what pads, and what is not kept.
@@ -119,7 +119,7 @@ class RRD(Term):
         hidden[:-1].scatter_(1, torch.where(real, column[place], len(kept)), True)
         hidden = hidden[:-1, :-1]
         empty = hidden.all(1)
-        scores = ours @ theirs(kept).T
+        scores = out.block(out.user_rows(index), out.item_rows(kept))
         rest = scores.masked_fill(hidden & ~empty.unsqueeze(1), float("-inf")).logsumexp(1)
         return listed, rest.masked_fill(empty, float("-inf"))
 

@@ -1,4 +1,4 @@
-"""Backbones: MF, CML, LightGCN (with content or without), MultVAE of either side, and PyG."""
+"""Backbones: MF, CML, NeuMF, LightGCN (with content or without), MultVAE of both sides, PyG."""
 
 from ccdgraph.nn.backbone import Backbone, Embeddings
 from ccdgraph.nn.cml import CML
@@ -8,6 +8,7 @@ from ccdgraph.nn.gnn import GNN
 from ccdgraph.nn.lightgcn import LightGCN
 from ccdgraph.nn.mf import MF
 from ccdgraph.nn.multvae import ItemMultVAE, MultVAE
+from ccdgraph.nn.neumf import NeuMF
 
 __all__ = [
     "CML",
@@ -20,4 +21,5 @@ __all__ = [
     "ItemMultVAE",
     "LightGCN",
     "MultVAE",
+    "NeuMF",
 ]

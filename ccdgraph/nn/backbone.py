@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.subgraph import Subgraph
+from ccdgraph.nn.pair import PairNetwork
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +20,13 @@ class Embeddings:
 
     Args:
         user: served user embeddings ``[U, D]``.
-        item: served item embeddings ``[I, D]``; the score of a pair is the inner product.
+        item: served item embeddings ``[I, D]``; the score of a pair is the inner product, unless
+            there is a ``network``.
         layers: outputs of the single layers, each ``[U + I, D']``, for layer-wise methods.
         posterior: mean and log-variance of the user codes ``[U, H]`` each, of a variational model.
         ids: of a sampled subgraph, the users and the items that the rows belong to, ascending;
             ``None`` where row ``u`` is user ``u``.
+        network: what scores a pair of rows where that is no inner product.
 
     >>> out = Embeddings(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
     >>> out.scores(torch.tensor([0])).tolist()
@@ -35,6 +38,7 @@ class Embeddings:
     layers: tuple[Tensor, ...] = ()
     posterior: tuple[Tensor, Tensor] | None = None
     ids: tuple[Tensor, Tensor] | None = None
+    network: PairNetwork | None = None
 
     @property
     def num_users(self) -> int:
@@ -50,11 +54,16 @@ class Embeddings:
         """Scores of every item for the listed users, ``[B] -> [B, I]``."""
         if self.ids is not None:
             raise ValueError("a sampled subgraph does not score all items; embed the whole graph")
-        return self.user[user] @ self.item.T
+        return self.block(self.user[user], self.item)
+
+    def block(self, user: Tensor, item: Tensor) -> Tensor:
+        """Scores of all pairs of embeddings, ``[B, D], [N, D] -> [B, N]``."""
+        return user @ item.T if self.network is None else self.network.block(user, item)
 
     def pairs(self, user: Tensor, item: Tensor) -> Tensor:
         """Scores of single pairs; ``user`` and ``item`` broadcast, ``[...] -> [...]``."""
-        return (self.user_rows(user) * self.item_rows(item)).sum(-1)
+        ours, theirs = self.user_rows(user), self.item_rows(item)
+        return (ours * theirs).sum(-1) if self.network is None else self.network(ours, theirs)
 
     def user_rows(self, user: Tensor) -> Tensor:
         """Embeddings of users by id, of a sampled subgraph those it was drawn around."""
@@ -63,6 +72,12 @@ class Embeddings:
     def item_rows(self, item: Tensor) -> Tensor:
         """Embeddings of items by id, of a sampled subgraph those it was drawn around."""
         return rows(self.item, item if self.ids is None else _place(self.ids[1], item))
+
+    def flipped(self) -> Embeddings:
+        """The same scores with users in the role of items; without layers and posterior."""
+        ids = None if self.ids is None else self.ids[::-1]
+        network = None if self.network is None else self.network.flipped()
+        return Embeddings(self.item, self.user, ids=ids, network=network)
 
     def detach(self) -> Embeddings:
         """The same values, cut from the graph of gradients: how a teacher enters a loss."""
@@ -80,6 +95,7 @@ class Embeddings:
             tuple(change(x) for x in self.layers),
             None if posterior is None else (change(posterior[0]), change(posterior[1])),
             None if self.ids is None else (change(self.ids[0]), change(self.ids[1])),
+            None if self.network is None else self.network.map(change),
         )
 
 
@@ -117,6 +133,8 @@ class Backbone(nn.Module):
     entity_tables: ClassVar[dict[str, str]] = {"user": "user", "item": "item"}
     # How it learns triplets: by the order of the scores, or by a margin between them.
     loss: ClassVar[Literal["bpr", "hinge"]] = "bpr"
+    # Whether scores are inner products of the served embeddings.
+    inner: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -144,6 +162,10 @@ class Backbone(nn.Module):
         """Served embedding of every node from its layers; by default the last layer."""
         return layers[-1]
 
+    def network(self) -> PairNetwork | None:
+        """What scores a pair of served rows; by default their inner product does."""
+        return None
+
     def start(self, table: str, rows: Tensor, unknown: Tensor) -> Tensor:
         """Rows that new entities of a table start from; by default ``rows`` as they are.
 
@@ -165,7 +187,7 @@ class Backbone(nn.Module):
         self.check_graph(graph)
         layers = self.layers(torch.cat([self.user, self.item]), graph)
         user, item = self.readout(layers).split([self.num_users, self.num_items])
-        return Embeddings(user, item, tuple(layers))
+        return Embeddings(user, item, tuple(layers), network=self.network())
 
     def _around(self, near: Subgraph) -> Embeddings:
         x = torch.cat([rows(self.user, near.user), rows(self.item, near.item)])
@@ -173,7 +195,8 @@ class Backbone(nn.Module):
         layers = self.layers(x, cast(BipartiteGraph, near))
         user, item = near.asked(self.readout(layers))
         ids = near.user[: len(user)], near.item[: len(item)]
-        return Embeddings(user, item, tuple(torch.cat(near.asked(x)) for x in layers), ids=ids)
+        own = tuple(torch.cat(near.asked(x)) for x in layers)
+        return Embeddings(user, item, own, ids=ids, network=self.network())
 
     def check_graph(self, graph: BipartiteGraph) -> None:
         """Refuse a graph whose entity counts differ from the tables."""

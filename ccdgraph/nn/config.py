@@ -28,6 +28,24 @@ class BackboneConfig:
     dim: int = 64
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def path(self) -> str:
+        """The import path in full."""
+        return self.backbone if ":" in self.backbone else f"ccdgraph.nn:{self.backbone}"
+
+    def kind(self) -> type[torch.nn.Module]:
+        """The class.
+
+        Raises:
+            ConfigError: the path names no class of modules.
+        """
+        cls = resolve(self.path)
+        if not isinstance(cls, type) or not issubclass(cls, torch.nn.Module):
+            raise ConfigError(
+                f"'{self.path}' is not a class of modules; name a Backbone or a PyG module"
+            )
+        return cls
+
     def build(
         self, num_users: int, num_items: int, *, generator: torch.Generator | None = None
     ) -> Backbone:
@@ -39,12 +57,7 @@ class BackboneConfig:
         >>> BackboneConfig("MF", dim=4).build(3, 2).user.shape
         torch.Size([3, 4])
         """
-        path = self.backbone if ":" in self.backbone else f"ccdgraph.nn:{self.backbone}"
-        cls = resolve(path)
-        if not isinstance(cls, type) or not issubclass(cls, torch.nn.Module):
-            raise ConfigError(
-                f"'{path}' is not a class of modules; name a Backbone or a PyG module"
-            )
+        cls = self.kind()
         try:
             # Layers inside a backbone draw from the global generator; the fork gives it back.
             with torch.random.fork_rng(devices=[], enabled=generator is not None):
@@ -58,5 +71,5 @@ class BackboneConfig:
                 )
         except TypeError as error:
             raise ConfigError(
-                f"'{path}' cannot be built with {dict(self.options)}: {error}"
+                f"'{self.path}' cannot be built with {dict(self.options)}: {error}"
             ) from error

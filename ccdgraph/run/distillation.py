@@ -20,7 +20,7 @@ from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.distill import Ensemble, Trajectories, agreement, linear_cka
 from ccdgraph.distill.knowledge import Knowledge
 from ccdgraph.distill.labels import identity, read_labels, read_manifest
-from ccdgraph.distill.methods import build_parts, expand
+from ccdgraph.distill.methods import build_parts, check_student, expand
 from ccdgraph.distill.trajectory import Snapshots
 from ccdgraph.nn import Embeddings
 from ccdgraph.ranking import Scorer
@@ -70,6 +70,7 @@ class _Distillation:
         self, config: DistillConfig, folder: Path, stream: Stream, watcher: Watcher, resume: bool
     ) -> None:
         self.config, self.folder, self.stream, self.watcher = config, folder, stream, watcher
+        check_student(config.distill, config.student.model)
         device, mark = pick_device(config.device), fingerprint(stream)
         block = stream[0].to(device)
         graph = BipartiteGraph.from_interactions(block.train, block.num_users, block.num_items)
@@ -212,6 +213,9 @@ class _Distillation:
         seen = self.room.graph.user_items
         near = agreement(student, teacher, seen, k=min(20, seen.num_items))
         found = {"overlap@20": near.overlap, "kendall_tau@20": near.kendall_tau}
+        members = teacher.members if isinstance(teacher, Ensemble) else [teacher]
+        if any(isinstance(one, Embeddings) and one.network for one in (student, *members)):
+            return found  # no geometry that scores are made of
         known = Knowledge(teacher, seen, dim=1, rng=partial(self.room.rng, "cka"))
         tables = known.embeddings()
         return found | {

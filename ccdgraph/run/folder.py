@@ -205,7 +205,7 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 def write_served(folder: Path, served: Scorer, stream: Stream, learnt: int) -> None:
     """Stores what recommending needs: embeddings or lists, what users have, external ids.
 
-    A scorer that is not :class:`~ccdgraph.nn.Embeddings` is stored as the lists of every user.
+    A scorer whose scores are no inner products is stored as the lists of every user.
     """
     blocks = [stream[j] for j in range(learnt + 1)]
     parts = [block.train for block in blocks]
@@ -213,7 +213,7 @@ def write_served(folder: Path, served: Scorer, stream: Stream, learnt: int) -> N
         parts += [part for block in blocks for part in (block.valid, block.test)]
     seen = UserItems.from_interactions(parts, served.num_users, served.num_items)
     tensors: dict[str, Tensor] = {"seen_indptr": seen.indptr, "seen_item": seen.item}
-    if isinstance(served, Embeddings):
+    if isinstance(served, Embeddings) and served.network is None:
         tensors |= {"user": served.user, "item": served.item}
     else:
         everyone = torch.arange(served.num_users, device=seen.item.device)

@@ -18,6 +18,7 @@ from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.distill import ConCF
 from ccdgraph.distill.trajectory import Snapshots
 from ccdgraph.nn import Backbone, Embeddings, MultVAE
+from ccdgraph.nn.pair import PairNetwork
 from ccdgraph.run.distill_config import Learner
 from ccdgraph.run.folder import peak_memory
 from ccdgraph.run.plain import plain_dict
@@ -199,6 +200,9 @@ class _Look:
 def store(folder: Path, room: Room, learner: Learner, trained: Trained) -> None:
     """Keep a trained model: what it serves, its lists and its notes."""
     tensors = {"user": trained.out.user, "item": trained.out.item}
+    if trained.out.network is not None:
+        weights = trained.out.network.tensors()
+        tensors |= {f"network.{name}": weight for name, weight in weights.items()}
     if trained.lists is not None:
         tensors["lists"] = trained.lists.to(torch.int32)
     meta = {"fingerprint": room.fingerprint, "learner": plain_dict(learner), "notes": trained.notes}
@@ -218,4 +222,12 @@ def take(folder: Path, room: Room) -> Trained:
             f"not {room.fingerprint[:12]}"
         )
     lists = tensors["lists"].long() if "lists" in tensors else None
-    return Trained(Embeddings(tensors["user"], tensors["item"]), meta["notes"], lists)
+    network = {
+        name.removeprefix("network."): weight
+        for name, weight in tensors.items()
+        if name.startswith("network.")
+    }
+    out = Embeddings(
+        tensors["user"], tensors["item"], network=PairNetwork.of(network) if network else None
+    )
+    return Trained(out, meta["notes"], lists)

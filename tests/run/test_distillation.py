@@ -235,3 +235,53 @@ def test_the_configuration_of_the_docs_is_one(tmp_path):
     overrides = ["teachers=[]", "teachers_from=a", 'distill=["phr"]', "methods={}"]
     assert load(DistillConfig, tmp_path / "distil.toml", overrides).teachers_from == "a"
     assert {name for name in METHODS if f"``{name}``" not in page} == set()
+
+
+@pytest.mark.parametrize(
+    ("student", "able", "why"),
+    [
+        ("MultVAE", {"rrd", "ir", "sampled-rrd", "ir-rrd", "rd", "cd", "hetcomp"}, "whole user"),
+        ("ItemMultVAE", {"rrd", "ir"}, "item"),
+        ("NeuMF", {"rrd", "ir", "sampled-rrd", "ir-rrd", "rd", "cd", "hetcomp"}, "by a network"),
+    ],
+)
+def test_a_student_takes_a_method_or_says_why_not(student, able, why, tmp_path):
+    model = {"model": {"backbone": student, "dim": 8}, "fit": {"epochs": 2, "lr": 0.01}}
+    team = [TABLE["teachers"][0]]
+    for name in METHODS:
+        own = config(name, student=model, reference=False, teachers=team)
+        if name in able:
+            result = distill(own, tmp_path / name)
+            assert len(result.notes["student"]["loss"]) == 2
+        else:
+            with pytest.raises(ConfigError, match=rf"^'{name}' [^;]*{why}[^;]*; use another"):
+                distill(own, tmp_path / name)
+            assert not (tmp_path / name).exists()
+
+
+def test_teachers_of_every_kind_are_stored_taken_over_and_followed(tmp_path):
+    kinds = ("NeuMF", "ItemMultVAE", "MultVAE", "CML")
+    team = [
+        {"model": {"backbone": kind, "dim": 8}, "fit": {"epochs": 4, "lr": 0.05}} for kind in kinds
+    ]
+    first = distill(config("hetcomp", teachers=team, reference=False), tmp_path / "first")
+    assert first.agreement.keys() == {"overlap@20", "kendall_tau@20"}  # no geometry of a network
+    again = from_dict(
+        DistillConfig,
+        TABLE
+        | {"teachers": [], "teachers_from": str(tmp_path / "first"), "reference": False}
+        | {"distill": ["hetcomp"], "methods": {"hetcomp": SMALL["hetcomp"]}},
+    )
+    second = distill(again, tmp_path / "second")
+    for metric in ("recall@5", "ndcg@10"):
+        assert second.value("student", metric) == first.value("student", metric)
+        assert second.value("teacher", metric) == first.value("teacher", metric)
+    with pytest.raises(ValueError, match="no embeddings that score by inner products"):
+        distill(config("de", teachers=team[:1], reference=False), tmp_path / "third")
+
+
+def test_a_network_serves_the_lists_it_scores(tmp_path):
+    model = {"model": {"backbone": "NeuMF", "dim": 8}, "fit": {"epochs": 2, "lr": 0.01}}
+    distill(config("rrd", student=model, reference=False), tmp_path / "run")
+    user = synthetic_stream(80, 60, 2400, num_blocks=1).users[0]
+    assert len(recommend(tmp_path / "run", user, 3)) == 3

@@ -11,7 +11,7 @@ from torch_geometric.nn import GAT, GCN, GraphSAGE
 
 from ccdgraph.continual.growth import grow
 from ccdgraph.data.graph import BipartiteGraph
-from ccdgraph.nn import GNN, MF, Backbone, Embeddings, ItemMultVAE, LightGCN, MultVAE
+from ccdgraph.nn import GNN, MF, Backbone, Embeddings, ItemMultVAE, LightGCN, MultVAE, NeuMF
 from ccdgraph.testing import backbone, check_backbone
 
 BOTH = ("user", "item")
@@ -24,11 +24,12 @@ BOTH = ("user", "item")
         (LightGCN, BOTH),
         (MultVAE, ("user",)),
         (ItemMultVAE, ("item",)),
+        (NeuMF, ()),
         (partial(GNN, module=GraphSAGE, num_layers=2), BOTH),
         (partial(GNN, module=GAT, num_layers=2, heads=2), BOTH),
         (partial(GNN, module=GCN, num_layers=2), BOTH),
     ],
-    ids=["MF", "LightGCN", "MultVAE", "ItemMultVAE", "GraphSAGE", "GAT", "GCN"],
+    ids=["MF", "LightGCN", "MultVAE", "ItemMultVAE", "NeuMF", "GraphSAGE", "GAT", "GCN"],
 )
 def test_shipped_backbones_keep_the_contract(build, moves):
     check_backbone(build, moves=moves)
