@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import ccdgraph
@@ -63,7 +64,11 @@ def measured():
     pytest.importorskip("sphinx", reason="sphinx is not installed")
     spec = importlib.util.spec_from_file_location("measured", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     return module
 
 
@@ -76,6 +81,43 @@ def test_numbers_are_those_of_the_file_and_nothing_where_there_is_none(tmp_path)
     assert module.shown(1234, 2) == "1,234" and about == {"seeds": 2}
     assert module.look_up("found.json / a / c", tmp_path) is None
     assert module.look_up("absent.json / a", tmp_path) is None
+
+
+def test_a_suite_gives_means_over_its_finished_seeds_and_names_what_has_not_run(tmp_path):
+    place = {"data": "d", "protocol": "within", "mask": "block", "backbone": "own"}
+    done = {"status": "finished", "served": "student", "hardware": "one core", "versions": {}}
+    cells = [{"cell": f"c{s}", "strategy": "A", **place, **done} for s in range(2)]
+    cells.append({"cell": "c2", "strategy": "B", **place, "status": "missing"})
+    (tmp_path / "cells.json").write_text(json.dumps({"cells": cells}))
+    at = {"scorer": "student", "split": "test", "group": "all", "metric": "recall@20"}
+    matrix = {(0, 0): 0.5, (1, 0): 0.25, (1, 1): 0.75}
+    rows = [
+        {"cell": f"c{s}", **at, "learnt": k, "tested": j, "value": value + 0.1 * s}
+        for s in range(2)
+        for (k, j), value in matrix.items()
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "results.parquet")
+    place = "results.parquet / d, within, block, own"
+    look_up = measured().look_up
+    found, about = look_up(f"{place} / A, student", tmp_path)
+    assert about["hardware"] == "one core" and found["seeds"] == 2
+    assert found["LA"]["mean"] == pytest.approx((0.625 + 0.725) / 2)  # (.5 + .75) / 2, and + .1
+    assert found["RA"]["mean"] == pytest.approx((0.5 + 0.6) / 2)  # (.25 + .75) / 2
+    first, second = 2 * 0.625 * 0.5 / 1.125, 2 * 0.725 * 0.6 / 1.325
+    assert found["H"]["mean"] == pytest.approx((first + second) / 2)
+    assert found["H"]["sd"] == pytest.approx(abs(first - second) / 2**0.5)
+    assert found["H without D0"]["mean"] == pytest.approx(0.8)
+    assert look_up(f"{place} / B, student / H", tmp_path)[0] == "not measured yet"
+    assert look_up(f"{place} / C, student / H", tmp_path) is None
+
+
+def test_every_file_of_the_methods_page_exists():
+    text = (ROOT / "docs/methods.rst").read_text()
+    named = re.findall(r"``((?:nn|data|distill|continual|losses)[a-z/_0-9]*)``", text)
+    assert len(named) > 30
+    for name in named:
+        place = ROOT / "ccdgraph" / name
+        assert place.is_dir() or place.with_suffix(".py").exists(), name
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.rst")), ids=lambda page: page.name)

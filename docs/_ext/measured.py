@@ -3,25 +3,25 @@
 * ``.. measured:: FILE.json / key / key`` is a table of what lies there: a row for every entry and
   a column for every key of the entries. ``:digits:`` rounds, ``:columns:`` picks columns (with
   ``;`` between), ``:rows:`` heads the first column. Command and hardware follow from ``about``.
-* ``:measured:`FILE.json / key / key``` is a single number; ``FILE.json / key % 3`` has 3 digits.
+* ``:measured:`FILE.json / key / key``` is a single number; ``FILE.json / key % 3`` has 3 digits;
+  ``FILE.json`` alone says where the file is.
 
-What has no file is "not measured yet".
+What has no file is "not measured yet". ``results_files`` says what other files hold.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from results_files import MISSING, content
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-MISSING = "not measured yet"
 
 
 def look_up(path: str, results: Path = RESULTS) -> tuple[Any, dict[str, Any]] | None:
@@ -29,13 +29,13 @@ def look_up(path: str, results: Path = RESULTS) -> tuple[Any, dict[str, Any]] | 
     name, *keys = (part.strip() for part in path.split(" / "))
     if not (results / name).exists():
         return None
-    content = json.loads((results / name).read_text(encoding="utf-8"))
-    found = content
+    tables = content(results / name)
+    found: Any = tables
     for key in keys:
         if not isinstance(found, dict) or key not in found:
             return None
         found = found[key]
-    return found, content.get("about", {})
+    return found, tables.get("about", {})
 
 
 def shown(value: Any, digits: int) -> str:
@@ -101,9 +101,12 @@ class Measured(SphinxDirective):
         asked = self.options.get("columns")
         columns = [name.strip() for name in asked.split(";")] if asked else list(every)
         made = table(found, columns, self.options.get("rows", ""), self.options.get("digits", 4))
-        note = nodes.paragraph("", origin(about) + ("; " if origin(about) else ""))
+        note = nodes.paragraph("", origin(about))
         if "command" in about:
-            note += nodes.literal(text=about["command"])
+            note += [
+                nodes.Text("; " if origin(about) else ""),
+                nodes.literal(text=about["command"]),
+            ]
         return [made, nodes.container("", note, classes=["origin"])]
 
 
@@ -116,6 +119,8 @@ class MeasuredNumber(SphinxRole):
         self.env.note_dependency(str(RESULTS / path.split(" / ")[0]))
         found = look_up(path)
         text = MISSING if found is None else shown(found[0], int(digits or 4))
+        if found is not None and " / " not in path:
+            text = f"in benchmarks/results/{path}"
         return [nodes.inline(text=text, classes=["measured"])], []
 
 
