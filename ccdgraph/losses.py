@@ -72,7 +72,7 @@ def relaxed_ranking(listed: Tensor, rest: Tensor, real: Tensor | None = None) ->
     return loss.sum() if real is None else loss.masked_fill(~real, 0.0).sum()
 
 
-def soft_bce(score: Tensor, label: Tensor) -> Tensor:
+def soft_bce(score: Tensor, label: Tensor, real: Tensor | None = None) -> Tensor:
     r"""Binary cross-entropy of scores against labels in [0, 1].
 
     .. math:: \ell = -\sum_b y_b \log \sigma(s_b) + (1 - y_b) \log \sigma(-s_b)
@@ -82,11 +82,13 @@ def soft_bce(score: Tensor, label: Tensor) -> Tensor:
     Args:
         score: logits ``[B]``.
         label: probabilities ``[B]``.
+        real: which places are not padding ``[B]``; all by default.
 
     >>> float(soft_bce(torch.zeros(2), torch.tensor([1.0, 0.3])))  # 2 log 2
     1.3862...
     """
-    return functional.binary_cross_entropy_with_logits(score, label, reduction="sum")
+    weight = None if real is None else real.to(score.dtype)
+    return functional.binary_cross_entropy_with_logits(score, label, weight, reduction="sum")
 
 
 def multinomial_vae(

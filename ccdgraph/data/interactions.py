@@ -119,12 +119,15 @@ class UserItems:
         start = self.indptr[user] - (count.cumsum(0) - count)
         return row, self.item[start[row] + torch.arange(len(row), device=user.device)]
 
-    def padded_entries(self, user: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    def padded_entries(
+        self, user: Tensor, size: int, real: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """:meth:`entries` filled up to ``size`` with row ``len(user)`` and any item.
 
-        The length is known without waiting for the device; ``size`` must not be too small.
+        The length is known without waiting for the device; ``size`` must not be too small. With
+        ``real [B]`` the other rows have no entries.
         """
-        count = self.degree[user]
+        count = self.degree[user] if real is None else self.degree[user] * real
         end = count.cumsum(0)
         place = torch.arange(size, device=user.device)
         row = torch.searchsorted(end, place, right=True)

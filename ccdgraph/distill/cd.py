@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ccdgraph import losses
 from ccdgraph.data.interactions import UserItems
-from ccdgraph.distill.lists import check_fits, check_lists, draw_listed, users_of
+from ccdgraph.distill.lists import check_fits, check_lists, draw_listed, users_once
 from ccdgraph.nn.backbone import Embeddings
 from ccdgraph.sampling import Entities, Triplets
 from ccdgraph.train import Term
@@ -73,8 +73,8 @@ class CD(Term):
     def forward(self, out: Embeddings, batch: Triplets | Entities) -> Tensor:
         """Sum over the distinct users of the batch and their draws."""
         check_fits(out, self.seen)
-        user = users_of(batch)
-        place = self.drawn[user]
-        row, column = (place >= 0).nonzero(as_tuple=True)
-        owner, place = user[row], place[row, column]
-        return losses.soft_bce(out.pairs(owner, self.lists[owner, place]), self.label[owner, place])
+        user, once = users_once(batch)
+        place, owner = self.drawn[user], user.unsqueeze(1)
+        real, place = (place >= 0) & once.unsqueeze(1), place.clamp(min=0)
+        score = out.pairs(owner, self.lists[owner, place].clamp(min=0))
+        return losses.soft_bce(score, self.label[owner, place], real)

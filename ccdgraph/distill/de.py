@@ -62,12 +62,13 @@ class DE(Term):
         """Sum over the distinct entities of the batch."""
         check_sizes(out, self.teacher)
         check_dim(out, self.dim)
-        user, item = hinted(batch)
+        (user, one_user), (item, one_item) = hinted(batch)
         of_users = self._error(self.user_experts, self.teacher.user[user], rows(out.user, user))
         of_items = self._error(self.item_experts, self.teacher.item[item], rows(out.item, item))
-        return of_users + 0.5 * of_items
+        return (of_users * one_user).sum() + 0.5 * (of_items * one_item).sum()
 
     def _error(self, experts: Experts, teacher: Tensor, student: Tensor) -> Tensor:
+        """Squared error of every row ``[n]``."""
         choice = experts.choose(teacher, self.temperature, self.generator)
-        error: Tensor = teacher - experts(student, choice)
-        return error.square().sum()
+        error: Tensor = (teacher - experts(student, choice)).square().sum(1)
+        return error

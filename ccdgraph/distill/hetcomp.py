@@ -9,7 +9,7 @@ from torch.nn import functional
 from ccdgraph import losses
 from ccdgraph.data.interactions import UserItems
 from ccdgraph.distill.consensus import consensus, ranks_in
-from ccdgraph.distill.lists import check_fits, check_lists, users_of
+from ccdgraph.distill.lists import check_fits, check_lists, users_once
 from ccdgraph.distill.trajectory import Trajectories, check_trajectories
 from ccdgraph.nn.backbone import Embeddings
 from ccdgraph.ranking import recommend_lists
@@ -74,6 +74,8 @@ class HetComp(Term):
         check_trajectories(trajectories, seen, max(k, compared))
         check_lists(observed, seen, 1, "observed")
         self.trajectories, self.observed, self.seen = trajectories, observed, seen
+        # The most entries that any number of users can have seen, so that no step has to ask.
+        self.most = [0, *seen.degree.sort(descending=True).values.cumsum(0).tolist()]
         self.k, self.compared, self.order, self.every = k, compared, min(order, k), every
         self.alpha, self.decay, self.order_weight = alpha, decay, order_weight
         self.last_step = trajectories.lists.size(1) - 1
@@ -94,31 +96,34 @@ class HetComp(Term):
         if self.training and self.due and not self.finished:
             self.construct(out.detach())
         self.due = False
-        user = users_of(batch)
+        user, once = users_once(batch)
+        counts = once.unsqueeze(1)
         scores = out.scores(user)
         listed, observed = self.targets[user], self.observed[user]
         top, own = (scores.gather(1, x.clamp(min=0)) for x in (listed, observed))
         if not self.finished:
-            rest = self._rest(scores, user, listed).unsqueeze(1)
+            rest = self._rest(scores, user, once, listed).unsqueeze(1)
             both = torch.cat([top, own], dim=1)
-            real = torch.cat([listed, observed], dim=1) >= 0
+            real = (torch.cat([listed, observed], dim=1) >= 0) & counts
             return functional.softplus(rest - both).masked_fill(~real, 0.0).sum()
         n, first = self.order, max(self.order // 5, 1)
-        real, rest = listed >= 0, self._rest(scores, user, listed[:, :n])
+        real, rest = (listed >= 0) & counts, self._rest(scores, user, once, listed[:, :n])
         middle = _masked(top[:, first:n], real[:, first:n])
         below = torch.cat([middle, rest.unsqueeze(1)], dim=1).logsumexp(1)
         fine = losses.relaxed_ranking(top[:, :n], rest, real[:, :n])
         finest = losses.relaxed_ranking(top[:, :first], below, real[:, :first])
-        coarse = losses.relaxed_ranking(own, rest, observed >= 0)
+        coarse = losses.relaxed_ranking(own, rest, (observed >= 0) & counts)
         return self.order_weight * (coarse + 0.5 * (fine + finest))
 
-    def _rest(self, scores: Tensor, user: Tensor, listed: Tensor) -> Tensor:
+    def _rest(self, scores: Tensor, user: Tensor, once: Tensor, listed: Tensor) -> Tensor:
         """Log-sum-exp of the scores of unseen items that are not listed, ``[B, I] -> [B]``."""
-        kept = torch.ones_like(scores, dtype=torch.bool)
-        row, column = (listed >= 0).nonzero(as_tuple=True)
-        kept[row, listed[row, column]] = False
-        kept[self.seen.entries(user)] = False
-        return _masked(scores, kept).logsumexp(1)
+        # One row and one column more take what pads.
+        kept = scores.new_ones(scores.size(0) + 1, scores.size(1) + 1, dtype=torch.bool)
+        kept[:-1].scatter_(1, torch.where(listed >= 0, listed, scores.size(1)), False)
+        most = self.most[min(len(user), self.seen.num_users)]
+        row, item = self.seen.padded_entries(user, most, once)
+        kept.view(-1).index_fill_(0, row * kept.size(1) + item, False)
+        return _masked(scores, kept[:-1, :-1]).logsumexp(1)
 
     @torch.no_grad()
     def construct(self, out: Embeddings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ccdgraph.distill.lists import each_once
 from ccdgraph.nn.backbone import Embeddings
 from ccdgraph.sampling import Triplets
 
@@ -52,13 +53,16 @@ def check_dim(out: Embeddings, dim: int) -> None:
         )
 
 
-def hinted(batch: Triplets) -> tuple[Tensor, Tensor]:
-    """Distinct users ``[n]``, and distinct positives followed by distinct negatives ``[m]``.
+def hinted(batch: Triplets) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Users ``[n]``, and positives followed by negatives ``[m]``, each with a mask of one place.
 
-    An item that is both occurs twice. With weight 1/2 for every item this is the aggregation of
-    the released code of DE, the two draws of an item's noise included.
+    Off the CPU they repeat (:func:`~ccdgraph.distill.lists.users_once`). An item that is both
+    occurs twice. With weight 1/2 for every item this is the aggregation of the released code of
+    DE, the two draws of an item's noise included.
     """
-    return batch.user.unique(), torch.cat([batch.positive.unique(), batch.negative.unique()])
+    sides = each_once(batch.positive), each_once(batch.negative.flatten())
+    item, once = (torch.cat(parts) for parts in zip(*sides, strict=True))
+    return each_once(batch.user), (item, once)
 
 
 def temperature(epoch: int, epochs: int, last: float) -> float:

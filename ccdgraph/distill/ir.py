@@ -14,9 +14,10 @@ from ccdgraph.distill.lists import (
     check_lists,
     draw_listed,
     draw_rest,
+    each_once,
     listed_keys,
     transposed,
-    users_of,
+    users_once,
 )
 from ccdgraph.distill.teacher import TeacherLists
 from ccdgraph.nn.backbone import Embeddings
@@ -87,27 +88,39 @@ class IRRRD(Term):
     def forward(self, out: Embeddings, batch: Triplets | Entities) -> Tensor:
         """Sum over the distinct users of the batch and the items ``Q``."""
         check_fits(out, self.seen)
-        user = users_of(batch)
-        listed, rest = self.by_user.listed[user], self.by_user.rest[user]
-        loss = _relaxed(out, user.unsqueeze(1), listed, rest)
+        user, once = users_once(batch)
+        loss = self._relaxed(out, user, once, self.by_user)
         if not self.item_weight:
             return loss
-        item = self._queries(batch, torch.cat([listed, rest], dim=1))
-        return loss + self.item_weight * _relaxed(
-            out.flipped(),
-            item.unsqueeze(1),
-            self.by_item.listed[item],
-            self.by_item.rest[item],
-        )
+        sampled = torch.cat([self.by_user.listed[user], self.by_user.rest[user]], dim=1)
+        item, once = self._queries(batch, sampled)
+        return loss + self.item_weight * self._relaxed(out.flipped(), item, once, self.by_item)
 
-    def _queries(self, batch: Triplets | Entities, sampled: Tensor) -> Tensor:
+    def _queries(self, batch: Triplets | Entities, sampled: Tensor) -> tuple[Tensor, Tensor]:
+        """Items, and a mask with one place of each that counts."""
         if self.queries == "sampled":
-            item: Tensor = sampled[sampled >= 0].unique()
-            return item
+            # Who pads or repeats is marked in the catalogue or in the batch, whichever is shorter.
+            if sampled.numel() < self.seen.num_items:
+                item, once = each_once(sampled.flatten())
+                return item.clamp(min=0), once & (item >= 0)
+            found = torch.zeros(self.seen.num_items + 1, dtype=torch.bool, device=sampled.device)
+            place = torch.where(sampled >= 0, sampled, self.seen.num_items)
+            found.index_fill_(0, place.flatten(), True)
+            return torch.arange(self.seen.num_items, device=sampled.device), found[:-1]
         if isinstance(batch, Entities):
             raise ValueError("'queries' is 'batch', which needs batches of triplets, not of users")
-        item = torch.cat([batch.positive, batch.negative.flatten()]).unique()
-        return item
+        return each_once(torch.cat([batch.positive, batch.negative.flatten()]))
+
+    @staticmethod
+    def _relaxed(out: Embeddings, index: Tensor, once: Tensor, side: _Side) -> Tensor:
+        """The relaxed ranking loss of the rows ``index [n]`` that count."""
+        row, listed, rest = index.unsqueeze(1), side.listed[index], side.rest[index]
+        top = out.pairs(row, listed.clamp(min=0))
+        others = out.pairs(row, rest.clamp(min=0))
+        # Finite, so that a row without a rest has a log-sum-exp with a gradient that is not NaN.
+        others = others.masked_fill(rest < 0, torch.finfo(others.dtype).min / 4)
+        real = (listed >= 0) & once.unsqueeze(1)
+        return losses.relaxed_ranking(top, others.logsumexp(1), real)
 
 
 class _Side:
@@ -125,12 +138,3 @@ class _Side:
         self.listed = draw_listed(self.lists, self.k, self.temperature, generator=generator)
         rows = self.lists.size(0)
         self.rest = draw_rest(self.exclude, rows, self.num_entries, self.k, generator=generator)
-
-
-def _relaxed(out: Embeddings, row: Tensor, listed: Tensor, rest: Tensor) -> Tensor:
-    """The relaxed ranking loss of ``row [n, 1]`` with ids ``[n, k]`` each, ``-1`` for none."""
-    top = out.pairs(row, listed.clamp(min=0))
-    others = out.pairs(row, rest.clamp(min=0))
-    # Finite, so that a row without a rest has a log-sum-exp with a gradient that is not NaN.
-    others = others.masked_fill(rest < 0, torch.finfo(others.dtype).min / 4)
-    return losses.relaxed_ranking(top, others.logsumexp(1), listed >= 0)

@@ -10,12 +10,6 @@ from ccdgraph.nn.backbone import Embeddings
 from ccdgraph.sampling import Entities, Triplets
 
 
-def users_of(batch: Triplets | Entities) -> Tensor:
-    """Distinct users of a batch, ascending ``[n]``."""
-    user: Tensor = (batch.index if isinstance(batch, Entities) else batch.user).unique()
-    return user
-
-
 def users_once(batch: Triplets | Entities) -> tuple[Tensor, Tensor]:
     """Users of a batch ascending, and a mask with one place of each; both ``[n]``.
 
@@ -27,10 +21,15 @@ def users_once(batch: Triplets | Entities) -> tuple[Tensor, Tensor]:
     """
     if isinstance(batch, Entities):
         return batch.index, torch.ones_like(batch.index, dtype=torch.bool)
-    if batch.user.device.type == "cpu":
-        user = users_of(batch)
-        return user, torch.ones_like(user, dtype=torch.bool)
-    return sorted_once(batch.user)
+    return each_once(batch.user)
+
+
+def each_once(index: Tensor) -> tuple[Tensor, Tensor]:
+    """``index`` ascending, and a mask with one place of each, as :func:`users_once` says."""
+    if index.device.type == "cpu":
+        distinct: Tensor = index.unique()
+        return distinct, torch.ones_like(distinct, dtype=torch.bool)
+    return sorted_once(index)
 
 
 def sorted_once(user: Tensor) -> tuple[Tensor, Tensor]:

@@ -62,12 +62,12 @@ class PHR(Term):
         """Sum over the distinct entities of the batch."""
         check_sizes(out, self.teacher)
         check_dim(out, self.dim)
-        user, item = hinted(batch)
+        (user, one_user), (item, one_item) = hinted(batch)
         by_user = self.user_network(self.context.user[user], rows(out.user, user))
         by_item = self.item_network(self.context.item[item], rows(out.item, item))
-        of_users = (self.teacher.user[user] - by_user).square().sum()
-        of_items = (self.teacher.item[item] - by_item).square().sum()
-        total: Tensor = of_users + 0.5 * of_items
+        of_users = (self.teacher.user[user] - by_user).square().sum(1)
+        of_items = (self.teacher.item[item] - by_item).square().sum(1)
+        total: Tensor = (of_users * one_user).sum() + 0.5 * (of_items * one_item).sum()
         return total
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ccdgraph.data.interactions import UserItems
-from ccdgraph.distill.lists import check_fits, check_lists, users_of
+from ccdgraph.distill.lists import check_fits, check_lists, users_once
 from ccdgraph.nn.backbone import Embeddings
 from ccdgraph.sampling import Entities, Triplets, draw_negatives
 from ccdgraph.train import Term
@@ -73,10 +73,10 @@ class RD(Term):
     def forward(self, out: Embeddings, batch: Triplets | Entities) -> Tensor:
         """Sum over the distinct users of the batch."""
         check_fits(out, self.seen)
-        user = users_of(batch)
+        user, once = users_once(batch)
         listed = self.lists[user]
         score = out.pairs(user.unsqueeze(1), listed.clamp(min=0))
-        weight = self.weights(out, user, score).masked_fill(listed < 0, 0.0)
+        weight = self.weights(out, user, score).masked_fill((listed < 0) | ~once.unsqueeze(1), 0.0)
         return -(weight * functional.logsigmoid(score)).sum()
 
     @torch.no_grad()

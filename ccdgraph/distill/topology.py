@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ccdgraph.distill.hints import Experts, check_dim, check_sizes, constant, temperature
+from ccdgraph.distill.lists import each_once
 from ccdgraph.nn.backbone import Embeddings, rows
 from ccdgraph.sampling import Triplets
 from ccdgraph.train import Term
@@ -38,9 +39,9 @@ class FTD(Term):
     def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
         """Sum over the ordered pairs of distinct entities of the batch."""
         check_sizes(out, self.teacher)
-        user, item = _entities(batch)
-        student = _unit(torch.cat([rows(out.user, user), rows(out.item, item)]))
-        teacher = _unit(torch.cat([self.teacher.user[user], self.teacher.item[item]]))
+        user, item, once = _entities(batch)
+        student = _unit(torch.cat([rows(out.user, user), rows(out.item, item)])) * once
+        teacher = _unit(torch.cat([self.teacher.user[user], self.teacher.item[item]])) * once
         own = (student.T @ student).square().sum()
         cross = (student.T @ teacher).square().sum()
         total: Tensor = own - 2 * cross + (teacher.T @ teacher).square().sum()
@@ -108,15 +109,18 @@ class HTD(Term):
         """Sum over the distinct entities of the batch and their pairs."""
         check_sizes(out, self.teacher)
         check_dim(out, self.dim)
-        user, item = _entities(batch)
+        user, item, once = _entities(batch)
         by_user, by_item = rows(out.user, user), rows(out.item, item)
         of_user, of_item = self.teacher.user[user], self.teacher.item[item]
-        assignment = self._error(self.user_experts, of_user, by_user) + self._error(
-            self.item_experts, of_item, by_item
-        )
+        errors = [
+            self._error(self.user_experts, of_user, by_user),
+            self._error(self.item_experts, of_item, by_item),
+        ]
+        assignment = (torch.cat(errors) * once.squeeze(1)).sum()
         group = self.groups(of_user, of_item)
         student, teacher = torch.cat([by_user, by_item]), torch.cat([of_user, of_item])
-        topology = self._within(student, teacher, group) + self._between(student, teacher, group)
+        within = self._within(_unit(student) * once, _unit(teacher) * once, group)
+        topology = within + self._between(student, teacher, group, once)
         return self.alpha * topology + (1 - self.alpha) * assignment
 
     @torch.no_grad()
@@ -127,28 +131,33 @@ class HTD(Term):
 
     def _error(self, experts: Experts, teacher: Tensor, student: Tensor) -> Tensor:
         choice = experts.choose(teacher, self.temperature, self.generator)
-        error: Tensor = teacher - experts(student, choice)
-        return error.square().sum()
+        error: Tensor = (teacher - experts(student, choice)).square().sum(1)
+        return error
 
     def _within(self, student: Tensor, teacher: Tensor, group: Tensor) -> Tensor:
-        student, teacher = _unit(student), _unit(teacher)
         wanted = teacher @ teacher.T
         counts = group[:, None] == group
         if self.positive:
             counts &= wanted > 0
         return (student @ student.T - wanted).masked_fill(~counts, 0.0).square().sum()
 
-    def _between(self, student: Tensor, teacher: Tensor, group: Tensor) -> Tensor:
-        means = _means(student.detach() if self.detach else student, group, 2 * self.num_groups)
-        ours, theirs = _unit(means), _unit(_means(teacher, group, 2 * self.num_groups))
+    def _between(self, student: Tensor, teacher: Tensor, group: Tensor, once: Tensor) -> Tensor:
+        fixed, size = student.detach() if self.detach else student, 2 * self.num_groups
+        ours, theirs = (_unit(_means(x, group, size, once)) for x in (fixed, teacher))
         if self.prototypes == "groups":
             return (ours @ ours.T - theirs @ theirs.T).square().sum()
-        return (ours @ _unit(student).T - theirs @ _unit(teacher).T).square().sum()
+        student, teacher = _unit(student) * once, _unit(teacher) * once
+        return (ours @ student.T - theirs @ teacher.T).square().sum()
 
 
-def _entities(batch: Triplets) -> tuple[Tensor, Tensor]:
-    """Distinct users ``[n]`` and distinct items, positive or negative, ``[m]``."""
-    return batch.user.unique(), torch.cat([batch.positive, batch.negative.flatten()]).unique()
+def _entities(batch: Triplets) -> tuple[Tensor, Tensor, Tensor]:
+    """Users ``[n]``, items, positive or negative ``[m]``, and one place of each ``[n + m, 1]``.
+
+    Off the CPU they repeat (:func:`~ccdgraph.distill.lists.users_once`).
+    """
+    user, one_user = each_once(batch.user)
+    item, one_item = each_once(torch.cat([batch.positive, batch.negative.flatten()]))
+    return user, item, torch.cat([one_user, one_item]).unsqueeze(1)
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -158,8 +167,8 @@ def _unit(x: Tensor) -> Tensor:
     return unit
 
 
-def _means(x: Tensor, group: Tensor, num_groups: int) -> Tensor:
-    """Mean of the rows of every group, ``[N, D] -> [G, D]``; of an empty one, zeros."""
-    total = x.new_zeros(num_groups, x.size(1)).index_add(0, group, x)
-    count = torch.bincount(group, minlength=num_groups).clamp(min=1)
-    return total / count.unsqueeze(1)
+def _means(x: Tensor, group: Tensor, num_groups: int, once: Tensor) -> Tensor:
+    """Mean of the rows of every group that count, ``[N, D] -> [G, D]``; of an empty one, zeros."""
+    total = x.new_zeros(num_groups, x.size(1)).index_add(0, group, x * once)
+    count = x.new_zeros(num_groups, 1).index_add(0, group, once.to(x.dtype))
+    return total / count.clamp(min=1)

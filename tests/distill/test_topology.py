@@ -145,7 +145,7 @@ def test_constant_group_means_leave_groups_without_gradient():
     term = htd(alpha=1.0, prototypes="groups")
     out = leaves(embeddings(DIM))
     s, group = stacked(out), term.groups(term.teacher.user[USERS], term.teacher.item[ITEMS])
-    between = term._between(s, stacked(term.teacher), group)
+    between = term._between(s, stacked(term.teacher), group, torch.ones(len(s), 1))
     assert between > 0 and not between.requires_grad
 
 
