@@ -194,10 +194,10 @@ def label(
 @app.command(epilog="Example: ccdgraph report runs/demo --to demo.html")
 @in_one_sentence
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN_OR_SUITE", help="Folder of either.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a run or a suite.")],
     to: Annotated[Path | None, typer.Option("--to", metavar="FILE.html", help="The file.")] = None,
 ) -> None:
-    """Show a run or a suite as one HTML file, report.html in its folder unless --to names one."""
+    """Show a run, a distillation or a suite as one HTML file, its report.html without --to."""
     from ccdgraph.report import write_report
 
     typer.echo(f"wrote {write_report(folder, to)}")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ccdgraph import __version__, checkpoint
-from ccdgraph.report import figures, origin, tables
+from ccdgraph.report import distilled, figures, origin, tables
 from ccdgraph.report.content import Content, Group
 from ccdgraph.report.drawing import Panel, style
-from ccdgraph.report.reading import read_content
+from ccdgraph.report.reading import read_content, read_distillation
 from ccdgraph.report.tables import Table, pieces
 
 REPORT = "report.html"
@@ -34,10 +34,10 @@ class Section:
 
 
 def write_report(folder: str | Path, to: str | Path | None = None) -> Path:
-    """Writes the report of a run or of a suite; the path of the file.
+    """Writes the report of a run, a distillation or a suite; the path of the file.
 
     Args:
-        folder: of the run, or of the suite.
+        folder: of the run, the distillation or the suite.
         to: the file; by default ``report.html`` in the folder.
 
     Raises:
@@ -47,7 +47,9 @@ def write_report(folder: str | Path, to: str | Path | None = None) -> Path:
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"a report needs {package}; pip install 'ccdgraph[report]'")
     path = Path(folder) / REPORT if to is None else Path(to)
-    checkpoint.atomic_write_text(path, render(read_content(folder)))
+    about = read_distillation(Path(folder))
+    page = render(read_content(folder)) if about is None else distilled.render(about, __version__)
+    checkpoint.atomic_write_text(path, page)
     return path
 
 

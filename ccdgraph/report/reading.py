@@ -10,10 +10,12 @@ from typing import Any
 
 from ccdgraph.bench.results import CELLS, RESULTS, VERSION, read_results
 from ccdgraph.report.content import Content, Group, Member, Method, Newest
+from ccdgraph.report.distilled import KIND
 from ccdgraph.run import Row
-from ccdgraph.run.folder import ABOUT, read_about, read_rows
+from ccdgraph.run.folder import ABOUT, CONFIG, read_about, read_rows
 
 SUITE = "suite.json"
+STUDENT, TEACHER = "reference", "teacher 0"  # what a distillation trains first
 NEEDED = ("protocol", "mask", "ties", "metric", "results", "config", "hardware", "versions")
 _Places = dict[tuple[str, ...], dict[str, list[Member]]]
 
@@ -33,6 +35,23 @@ def read_content(folder: str | Path) -> Content:
     if (folder / ABOUT).exists():
         return _read_run(folder)
     raise ValueError(f"'{folder}' holds no run and no suite; name the folder of one")
+
+
+def read_distillation(folder: Path) -> dict[str, Any] | None:
+    """``run.json`` of a static distillation; nothing where the folder holds something else.
+
+    Raises:
+        ValueError: the distillation in the folder has not finished, or its file is damaged.
+    """
+    if (folder / ABOUT).exists():
+        about = read_about(folder)
+        return about if about.get("kind") == KIND else None
+    if (folder / STUDENT).exists() or (folder / TEACHER).exists():
+        raise ValueError(
+            f"the distillation in '{folder}' has not finished; go on with 'ccdgraph distill "
+            f"{folder / CONFIG} --to {folder} --resume'"
+        )
+    return None
 
 
 def _read_run(folder: Path) -> Content:
