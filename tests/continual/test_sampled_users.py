@@ -4,6 +4,7 @@ from small_ccd import CONFIG, REPLAY, differing, learn, stream, with_settings
 
 from ccdgraph.continual import CCD, scene, stages
 from ccdgraph.continual.config import ReplayConfig
+from ccdgraph.distill import knowledge
 
 SAMPLED = with_settings(
     {
@@ -19,11 +20,11 @@ SAMPLED = with_settings(
 def asked(monkeypatch) -> dict[str, list[int]]:
     """How many users each costly function was asked about, by its name."""
     found: dict[str, list[int]] = {"lists": [], "memory": [], "valid": []}
-    lists, memorise, evaluate = stages.teacher_lists, stages.memorise, scene.evaluate
+    lists, memorise, evaluate = knowledge.teacher_lists, stages.memorise, scene.evaluate
 
-    def counted_lists(*args, user, **options):
-        found["lists"].append(len(user))
-        return lists(*args, user=user, **options)
+    def counted_lists(teacher, seen, *, user, **options):
+        found["lists"].append(seen.num_users if user is None else len(user))
+        return lists(teacher, seen, user=user, **options)
 
     def counted_memory(*args, **options):
         memory = memorise(*args, **options)
@@ -34,7 +35,7 @@ def asked(monkeypatch) -> dict[str, list[int]]:
         found["valid"].append(len(valid.user.unique()))
         return evaluate(out, valid, *args, **options)
 
-    monkeypatch.setattr(stages, "teacher_lists", counted_lists)
+    monkeypatch.setattr(knowledge, "teacher_lists", counted_lists)
     monkeypatch.setattr(stages, "memorise", counted_memory)
     monkeypatch.setattr(scene, "evaluate", counted_evaluation)
     return found
