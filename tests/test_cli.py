@@ -389,6 +389,15 @@ def test_doctor_names_versions_paths_and_advice(monkeypatch):
     for name, value in found.items():
         assert name in shown and value in shown
     assert "torch CSR" in found["sparse products"]
+    assert found["threads"].startswith(f"{torch.get_num_threads()} of ")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert dict(findings())["CUDA"] == "none; device = 'auto' computes on the CPU"
+    assert advice()[0].startswith("a CUDA device")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert dict(findings())["CUDA"] == "a card, 2 in all; device = 'auto' computes on the first"
+    assert not any("CUDA" in sentence for sentence in advice())
     monkeypatch.setattr("ccdgraph.cli.doctor.WITH_TORCH_SCATTER", False)
     assert dict(findings())["ragged reductions"].startswith("torch alone")
     assert any("make scatter" in sentence for sentence in advice())

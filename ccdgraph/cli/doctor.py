@@ -32,7 +32,10 @@ def findings() -> list[tuple[str, str]]:
         ("torch-scatter", _version("torch-scatter")),
         ("sparse products", f"torch CSR, {library}; LightGCN, MultVAE and initialisation use it"),
         ("ragged reductions", f"{scatter}, through PyG; layers with attention use them"),
-        ("threads", f"{torch.get_num_threads()} of {_cores()} cores"),
+        (
+            "threads",
+            f"{torch.get_num_threads()} of {_cores()} cores; products and ranking share them",
+        ),
         ("CUDA", _cuda()),
     ]
 
@@ -42,7 +45,7 @@ def advice() -> list[str]:
     threads, cores = torch.get_num_threads(), _cores()
     sentences = []
     if not torch.cuda.is_available():
-        sentences.append("a CUDA device and a torch built for it; device = 'auto' takes it")
+        sentences.append("a CUDA device and a torch built for it; every stage then runs there")
     if threads < cores:
         sentences.append(f"OMP_NUM_THREADS={cores}, if nothing else needs the cores")
     if threads > cores:
@@ -67,5 +70,6 @@ def _cores() -> int:
 
 def _cuda() -> str:
     if not torch.cuda.is_available():
-        return "none"
-    return f"{torch.cuda.get_device_name()}, {torch.cuda.device_count()} in all"
+        return "none; device = 'auto' computes on the CPU"
+    name, count = torch.cuda.get_device_name(), torch.cuda.device_count()
+    return f"{name}, {count} in all; device = 'auto' computes on the first"
