@@ -43,7 +43,7 @@ def module_name(name: str) -> str:
     >>> module_name("MyGAT"), module_name("GATv2Conv"), module_name("Anchored")
     ('my_gat', 'gatv2_conv', 'anchored')
     """
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})", "_", name).lower()
 
 
 def next_commands(kind: Kind, name: str, test: Path) -> list[str]:
