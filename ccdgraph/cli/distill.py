@@ -11,7 +11,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from ccdgraph.cli.failure import INTERRUPTED, fail
+from ccdgraph.cli.failure import stopped
 from ccdgraph.cli.tables import output
 from ccdgraph.cli.watch import watching
 from ccdgraph.run import DistillConfig, Distilled, Stage, open_stream
@@ -31,12 +31,7 @@ def distill(config: DistillConfig, folder: Path, *, resume: bool = False) -> Non
         with watching(stages, Console(stderr=True)) as watcher:
             result = run_distillation(config, folder, stream=stream, resume=resume, watcher=watcher)
     except KeyboardInterrupt:
-        begun = folder / CONFIG
-        words = ["ccdgraph", "distill", str(begun), "--to", str(folder), "--resume"]
-        fail(
-            f"stopped; go on with: {shlex.join(words)}" if begun.exists() else "stopped",
-            INTERRUPTED,
-        )
+        stopped("distill", folder / CONFIG)
     output().print(results_table(result))
     for name, value in result.agreement.items():
         typer.echo(f"student and teacher: {name} {value:.4f}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import functools
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec
 
 import typer
@@ -41,6 +43,20 @@ def fail(message: str, code: int) -> None:
     """
     typer.echo(" ".join(message.split()), err=True)
     raise typer.Exit(code) from None
+
+
+def stopped(command: str, begun: Path) -> None:
+    """Ends a command that Ctrl-C has stopped, and says how to go on.
+
+    Args:
+        command: its name.
+        begun: the configuration that it leaves in its folder once it has begun.
+
+    Raises:
+        Exit: always.
+    """
+    words = ["ccdgraph", command, str(begun), "--to", str(begun.parent), "--resume"]
+    fail(f"stopped; go on with: {shlex.join(words)}" if begun.exists() else "stopped", INTERRUPTED)
 
 
 def _sentence(error: OSError) -> str:

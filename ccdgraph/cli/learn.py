@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from ccdgraph.cli.failure import INTERRUPTED, fail
+from ccdgraph.cli.failure import stopped
 from ccdgraph.cli.tables import matrix_table, output
 from ccdgraph.cli.watch import watching
 from ccdgraph.run import RunConfig, open_stream, plan
@@ -25,12 +25,7 @@ def learn(config: RunConfig, folder: Path, *, resume: bool = False) -> None:
         with watching(plan(config, stream), Console(stderr=True)) as watcher:
             result = run_stream(config, folder, stream=stream, resume=resume, watcher=watcher)
     except KeyboardInterrupt:
-        begun = folder / CONFIG
-        words = ["ccdgraph", "run", str(begun), "--to", str(folder), "--resume"]
-        fail(
-            f"stopped; go on with: {shlex.join(words)}" if begun.exists() else "stopped",
-            INTERRUPTED,
-        )
+        stopped("run", folder / CONFIG)
     for scorer in result.scorers:
         output().print(matrix_table(result, scorer))
     typer.echo(f"mask {config.mask}, protocol {stream.protocol}; block 0 counts in LA, RA and H")
