@@ -52,6 +52,7 @@ class ConCF(Term):
         seen: training items of every user.
         dim: width of the student's embeddings.
         weight: ``a``; 0 trains the heads without a consensus.
+        alone: train the head that is served alone, to compare with.
         every: epochs between two looks.
         start: epoch after which there is a consensus.
         k: length of the consensus, of which the first half is ranked.
@@ -66,6 +67,7 @@ class ConCF(Term):
         dim: int,
         *,
         weight: float = 0.005,
+        alone: bool = False,
         every: int = 10,
         start: int = 50,
         k: int = 100,
@@ -80,6 +82,7 @@ class ConCF(Term):
                 "of the first 'k' of the lists"
             )
         self.seen, self.seen_by, self.dim, self.share = seen, transposed(seen), dim, weight
+        self.alone = alone
         self.every, self.start, self.k, self.depth = every, start, k, depth
         sizes = seen.num_users, seen.num_items
         self.heads = Heads(*sizes, dim, dropout=dropout, generator=generator)
@@ -97,6 +100,8 @@ class ConCF(Term):
         """Weighted sum of all heads and, once it exists, their agreement with the consensus."""
         check_fits(out, self.seen)
         check_dim(out, self.dim)
+        if self.alone:
+            return self._alone(out, batch)
         if self.training and self.due:
             self.look(out.detach())
             self.due = False
@@ -122,6 +127,16 @@ class ConCF(Term):
             slope = self._slope(own, pull, (by_user, by_item))
             total = total + (slope * (self.weight - weight)).sum()
         return total
+
+    def _alone(self, out: Embeddings, batch: Triplets) -> Tensor:
+        """Loss of the pairwise head, with weight 1."""
+        user = self.heads.codes(BPR, rows(out.user, batch.user))
+        good, bad = (
+            self.heads.codes(BPR, rows(out.item, item.flatten())).unflatten(0, item.shape)
+            for item in (batch.positive, batch.negative)
+        )
+        pairs = self.heads.pairs
+        return losses.bpr(pairs(BPR, user, good), pairs(BPR, user.unsqueeze(1), bad))
 
     def _own(
         self,
@@ -180,6 +195,17 @@ class ConCF(Term):
     @torch.no_grad()
     def look(self, out: Embeddings) -> None:
         """Keep every head's lists of ``out`` and, after ``start``, renew the consensus."""
+        self.looks.append(self._lists(out))
+        if self.share and self.epoch > self.start:
+            self.targets = agreed(list(self.looks), self.k)
+
+    @torch.no_grad()
+    def ensemble(self, out: Embeddings) -> Tensor:
+        """The consensus that a look at ``out`` would give, ``[U, k]``."""
+        return agreed([*self.looks, self._lists(out)][-5:], self.k)
+
+    def _lists(self, out: Embeddings) -> Tensor:
+        """Every head's lists, ``[6, U, R]``."""
         training = self.heads.training
         self.heads.eval()
         user = torch.arange(out.num_users, device=out.user.device)
@@ -188,9 +214,7 @@ class ConCF(Term):
             recommend_lists(self.served(out, head), user, depth, self.seen)[1] for head in range(6)
         ]
         self.heads.train(training)
-        self.looks.append(torch.stack(lists).to(torch.int32))
-        if self.share and self.epoch > self.start:
-            self.targets = agreed(list(self.looks), self.k)
+        return torch.stack(lists).to(torch.int32)
 
     def served(self, out: Embeddings, head: int = BPR) -> Embeddings:
         """Embeddings of one head, to rank with; call it in evaluation mode."""

@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from ccdgraph.ranking import topk
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Lists as a scorer: the higher an item stands, the more it scores; others score 0.
+
+    Args:
+        lists: ids ``[U, K]``, best first; ``-1`` pads.
+        num_items: size of the catalogue.
+
+    >>> Listed(torch.tensor([[2, 0], [1, -1]]), 3).scores(torch.tensor([0, 1])).tolist()
+    [[1.0, 0.0, 2.0], [0.0, 2.0, 0.0]]
+    """
+
+    lists: Tensor
+    num_items: int
+
+    @property
+    def num_users(self) -> int:
+        """Number of lists."""
+        return len(self.lists)
+
+    def scores(self, user: Tensor) -> Tensor:
+        """``[B] -> [B, I]``."""
+        listed = self.lists[user]
+        value = torch.arange(listed.size(1), 0, -1, device=listed.device).float()
+        column = torch.where(listed >= 0, listed, self.num_items)  # one more takes what pads
+        scores = value.new_zeros(len(user), self.num_items + 1)
+        return scores.scatter_(1, column, value.expand(listed.shape))[:, :-1]
 
 
 def consensus(lists: Tensor, weight: Tensor, k: int) -> Tensor:

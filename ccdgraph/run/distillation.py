@@ -29,6 +29,7 @@ from ccdgraph.run.distill_config import DistillConfig, Learner
 from ccdgraph.run.distilled import Distilled, write_results
 from ccdgraph.run.learner import pick_device
 from ccdgraph.run.lesson import Room, Trained, store, take, train
+from ccdgraph.run.plain import plain_dict
 from ccdgraph.run.plan import Watcher
 from ccdgraph.run.protocol import Ruler
 from ccdgraph.run.source import open_stream
@@ -155,9 +156,17 @@ class _Distillation:
             self.notes["teacher"] = {"metrics": teachers[0].notes["metrics"]}
             return teachers[0].out
         ensemble = Ensemble([one.out for one in teachers])
-        measured = {s: self.room.ruler.measure(ensemble, s) for s in ("valid", "test")}
-        self.notes["teacher"] = {"metrics": measured}
+        self.notes["teacher"] = self._measured() or {
+            "metrics": {s: self.room.ruler.measure(ensemble, s) for s in ("valid", "test")}
+        }
         return ensemble
+
+    def _measured(self) -> dict[str, Any] | None:
+        """What the folder that trained the teachers says of the ensemble, measured alike."""
+        source = self.config.teachers_from
+        about = files.read_about(Path(source)) if source is not None else {}
+        alike = about and about["config"]["measure"] == plain_dict(self.config.measure)
+        return about["models"]["teacher"] if alike else None
 
     def _compare(self, teacher: Scorer | None) -> None:
         """Warn of a teacher that has nothing to teach, before anything is distilled."""

@@ -16,6 +16,7 @@ from ccdgraph.config import rng
 from ccdgraph.data import Block
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.distill import ConCF
+from ccdgraph.distill.consensus import Listed
 from ccdgraph.distill.trajectory import Snapshots
 from ccdgraph.nn import Backbone, Embeddings, MultVAE
 from ccdgraph.nn.pair import PairNetwork
@@ -137,6 +138,9 @@ def train(
         "valid_curve": look.curve,
         "metrics": {split: room.ruler.measure(out, split) for split in ("valid", "test")},
     }
+    if look.heads is not None and look.best is None and not look.heads.alone:
+        agreed = Listed(look.heads.ensemble(embed(model, room.graph)), room.graph.num_items)
+        notes["ensemble"] = {s: room.ruler.measure(agreed, s) for s in ("valid", "test")}
     return Trained(out, notes, None if watch is None else watch.lists)
 
 

@@ -319,3 +319,17 @@ def test_relaxed_ranking_of_a_consensus_ignores_padding():
     alone = relaxed_ranking(scores[:, :1], torch.tensor([0.5]))
     torch.testing.assert_close(relaxed_ranking(scores, torch.tensor([0.5]), real), alone)
     assert functional.softplus(torch.tensor(-0.5)) == pytest.approx(float(alone))
+
+
+def test_a_head_alone_is_bpr_on_its_scores():
+    """Mutation: a weight, or another head beside it."""
+    term, out, batch = make(alone=True).eval().double(), double(embeddings(DIM)), triplets()
+    term.weight.data = torch.tensor([0.5, 2.0, 1.0, 0.25, 1.5, 0.75]).double()
+    torch.testing.assert_close(term(out, batch), torch.as_tensor(own_losses(term, out, batch)[BPR]))
+
+
+def test_the_ensemble_is_the_consensus_of_a_further_look():
+    term, out = agreeing(), embeddings(DIM, 4)
+    lists, held = term.ensemble(out), len(term.looks)
+    term.look(out)
+    assert torch.equal(lists, term.targets) and len(term.looks) == held + 1

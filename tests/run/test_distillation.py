@@ -20,6 +20,7 @@ from ccdgraph.distill.methods import METHODS
 from ccdgraph.nn import Embeddings
 from ccdgraph.ranking import recommend_lists
 from ccdgraph.run import DistillConfig, Watcher, distill, open_stream, recommend
+from ccdgraph.run.protocol import ProtocolConfig, Ruler
 
 TABLE = {
     "data": {
@@ -88,6 +89,40 @@ def test_any_methods_distil(taught, tmp_path, names):
     values = result.notes["student"]["metrics"]["test"].values()
     assert all(0 <= value <= 1 for value in values)
     assert result.notes["teacher"] == taught[0].notes["teacher"]
+
+
+def test_an_ensemble_is_measured_once(taught, tmp_path, monkeypatch):
+    """By the folder that trained its members, unless this one measures otherwise."""
+    seen = []
+    measure = Ruler.measure
+
+    def counted(self, scorer, split):
+        seen.append(type(scorer).__name__)
+        return measure(self, scorer, split)
+
+    monkeypatch.setattr(Ruler, "measure", counted)
+    source = {"teachers": [], "teachers_from": str(taught[1]), "reference": False}
+    distill(config("rrd", **source), tmp_path / "alike")
+    assert "Ensemble" not in seen
+    other = distill(config("rrd", **source, measure={"ks": [7], "select": "last"}), tmp_path / "b")
+    assert seen.count("Ensemble") == 2 and "recall@7" in other.notes["teacher"]["metrics"]["test"]
+
+
+def test_heads_are_measured_together(tmp_path):
+    """By what they agree on; not where one is trained alone, or an earlier epoch is kept."""
+    last = {"ks": [5], "select": "last"}
+    own = {"teachers": [], "reference": False, "base_weight": 0.0}
+    found = distill(config("concf", **own, measure=last), tmp_path / "all")
+    assert 0 <= found.notes["student"]["ensemble"]["valid"]["recall@5"] <= 1
+    alone = {"concf": SMALL["concf"] | {"alone": True}}
+    for name, changes in (("alone", {"methods": alone, "measure": last}), ("kept", {})):
+        found = distill(replace(config("concf", **own), **_typed(changes)), tmp_path / name)
+        assert "ensemble" not in found.notes["student"]
+
+
+def _typed(changes: dict) -> dict:
+    measure = changes.get("measure")
+    return changes | ({"measure": from_dict(ProtocolConfig, measure)} if measure else {})
 
 
 def test_resumed_it_trains_what_is_missing_alone(taught, tmp_path):

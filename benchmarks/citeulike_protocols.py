@@ -1,0 +1,150 @@
+"""What `citeulike.py` measures: data, models, methods, settings and published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+ALL = (
+    *("none", "rrd", "ir", "sampled-rrd", "ir-rrd", "de", "de-rrd", "phr", "ftd", "htd"),
+    *("rd", "cd", "concf", "hetcomp"),
+)
+UNTAUGHT = "-"
+"""The teacher of a row that has none."""
+
+
+def learner(backbone: str, dim: int, **fit: Any) -> dict[str, Any]:
+    """A model and its training, as a table of the configuration."""
+    return {"model": {"backbone": backbone, "dim": dim}, "fit": fit}
+
+
+BPR = {"lr": 1e-3, "weight_decay": 1e-3}
+LONG = {"epochs": 1000, "patience": 20, **BPR}
+MIXED = {"epochs": 100, "patience": 20, "lr": 5e-3, "weight_decay": 1e-4}
+TEAM = [learner(name, 64, **MIXED) for name in ("MF", "CML", "LightGCN", "MultVAE")]
+SIX = [*TEAM, *(learner(name, 64, **MIXED) for name in ("NeuMF", "ItemMultVAE"))]
+SHORT = {"epochs": 50, "lr": 5e-3, "weight_decay": 1e-4}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way to measure, its teachers, and the methods measured in it.
+
+    Args:
+        folder: of the data.
+        metric: split and metric of the table.
+        config: what all cells share.
+        student: the student.
+        teachers: by name; each is a list of models.
+        methods: by the label of a row.
+        known: published values by row, for comparison.
+        source: where those stand.
+        agreed: rows by the label of the row whose heads they are the consensus of.
+    """
+
+    folder: str
+    metric: tuple[str, str]
+    config: Mapping[str, Any]
+    student: Mapping[str, Mapping[str, Any]]
+    teachers: Mapping[str, list[dict[str, Any]]]
+    methods: Mapping[str, Mapping[str, Any]]
+    known: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
+    agreed: Mapping[str, str] = field(default_factory=dict)
+
+
+PROTOCOLS = {
+    "loo": Protocol(
+        "citeulike_loo",
+        ("test", "hit@5"),
+        {"measure": {"protocol": "sampled", "ks": [5, 10, 20], "select": "hit@5"}},
+        {"MF": learner("MF", 20, **LONG)},
+        {"MF 200": [learner("MF", 200, **LONG)]},
+        {m: {"distill": [m]} for m in ("none", "de", "sampled-rrd", "ir-rrd", "phr")},
+        {"none": 0.4486, "de": 0.4773, "sampled-rrd": 0.4698, "ir-rrd": 0.4947, "phr": 0.4878},
+        "the authors' logs, one seed; PHR: hyperkdma, five seeds",
+    ),
+    "td": Protocol(
+        "citeulike_td_loo",
+        ("test", "recall@50"),
+        {"measure": {"ks": [10, 20, 50], "select": "last", "hide": "others"}},
+        {"MF": learner("MF", 20, epochs=101, **BPR)},
+        {"MF 200": [learner("MF", 200, epochs=101, **BPR)]},
+        {m: {"distill": [m]} for m in ("none", "ftd", "htd")},
+        {"none": 0.2276, "ftd": 0.2516, "htd": 0.2744},
+        "the authors' logs at epoch 100, one seed",
+    ),
+    "concf": Protocol(
+        "citeulike_concf_split",
+        ("valid", "recall@50"),
+        {"measure": {"ks": [20, 50], "select": "last", "hide": "others"}, "base_weight": 0.0},
+        {"MF": learner("MF", 64, epochs=191, lr=0.01, weight_decay=1e-5)},
+        {},
+        {
+            "plain MF": {"base_weight": 1.0},
+            "single head": {"distill": ["concf"], "methods": {"concf": {"alone": True}}},
+            "without consensus": {"distill": ["concf"], "methods": {"concf": {"consensus": 0.0}}},
+            "concf": {"distill": ["concf"]},
+        },
+        {
+            **{"single head": 0.268, "without consensus": 0.307},
+            **{"concf": 0.368, "concf, all heads": 0.385},
+        },
+        "the authors' figures at epoch 190, one seed, read off to .002",
+        {"without consensus, all heads": "without consensus", "concf, all heads": "concf"},
+    ),
+    "hetcomp": Protocol(
+        "citeulike_hetcomp_split",
+        ("test", "recall@50"),
+        {
+            "measure": {"ks": [20, 50], "select": "recall@50", "hide": "others", "every": 10},
+            "base_weight": 0.0,
+        },
+        {"MF": learner("MF", 6, epochs=401, patience=100, lr=1e-3, weight_decay=1e-5)},
+        {"six": SIX},
+        {
+            "none": {"base_weight": 1.0},
+            "ensemble directly": {"distill": ["rrd"], "methods": {"rrd": {"k": 100}}},
+            "hetcomp": {"distill": ["hetcomp"]},
+        },
+    ),
+    "speed": Protocol(
+        "citeulike_loo",
+        ("test", "recall@50"),
+        {"measure": {"ks": [50], "select": "last"}},
+        {"MF": learner("MF", 20, epochs=6, **BPR)},
+        {"MF 200": [learner("MF", 200, epochs=3, **BPR)]},
+        {method: {"distill": [method]} for method in ALL},
+    ),
+}
+"""By name. ``speed`` tells seconds an epoch alone: six epochs, alone on the device."""
+
+for _name, _folder in (("citeulike", "citeulike_hetcomp_split"), ("yelp", "yelp_ccd")):
+    PROTOCOLS[f"table {_name}"] = Protocol(
+        _folder,
+        ("test", "recall@20"),
+        {"measure": {"ks": [20, 50], "select": "recall@20", "every": 5}},
+        {"MF": learner("MF", 20, **SHORT), "LightGCN": learner("LightGCN", 20, **SHORT)},
+        {"MF 200": [learner("MF", 200, **MIXED)], "mixed": TEAM},
+        {method: {"distill": [method]} for method in ALL},
+    )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One distillation: where it stands in the tables, its configuration, and what it waits for."""
+
+    protocol: str
+    row: str
+    student: str
+    teacher: str
+    seed: int
+    config: dict[str, Any]
+    needs: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its folder."""
+        words = (self.protocol, self.row, self.student, self.teacher, str(self.seed))
+        return "-".join(words).replace(" ", "_").replace(",", "")

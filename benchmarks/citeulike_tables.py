@@ -1,0 +1,170 @@
+"""Results of `citeulike.py`: a file of cells and tables, and the tables to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from citeulike_protocols import PROTOCOLS, Cell
+
+PLACE = ("protocol", "row", "student", "teacher", "seed")
+COST = ("parameters", "epochs", "best_epoch", "seconds_per_epoch", "peak_memory")
+HEAD = ("student", "teacher", "method", "measured", "sd", "seeds", "published")
+HEAD += ("epochs", "s/epoch", "MiB", "jobs")
+
+
+def collect(tasks: Iterable[Cell], folder: Path) -> list[dict[str, Any]]:
+    """What the finished cells measured, a row a cell; two where heads agree on lists."""
+    found = []
+    for cell in tasks:
+        path = folder / cell.name / "run.json"
+        if not path.exists():
+            continue
+        about = json.loads(path.read_text())
+        models, taught = about["models"], cell.row != "teachers"
+        model = models["student" if taught else "teacher"]
+        row = {key: getattr(cell, key) for key in PLACE}
+        row |= {"hardware": about["hardware"], "device": about["device"], "config": cell.config}
+        row |= {
+            "jobs": int((folder / f"{cell.name}.jobs").read_text()),
+            "metrics": model["metrics"],
+        }
+        if taught:
+            row |= {key: model[key] for key in COST} | {"agreement": about["agreement"]}
+        else:
+            own = {name: one for name, one in models.items() if name.startswith("teacher ")}
+            row["members"] = {
+                name: {key: one[key] for key in (*COST, "metrics")} for name, one in own.items()
+            }
+        found.append(row)
+        for label, heads in PROTOCOLS[cell.protocol].agreed.items():
+            if heads == cell.row and "ensemble" in model:
+                found.append(row | {"row": label, "metrics": model["ensemble"]})
+    return found
+
+
+def planned(tasks: Iterable[Cell]) -> list[dict[str, Any]]:
+    """Where the cells of a run stand, finished or not."""
+    places = []
+    for cell in tasks:
+        place = {key: getattr(cell, key) for key in PLACE}
+        agreed = PROTOCOLS[cell.protocol].agreed.items()
+        places += [place, *(place | {"row": label} for label, row in agreed if row == cell.row)]
+    return places
+
+
+def write(
+    path: Path,
+    commands: Mapping[str, str],
+    tasks: Sequence[Cell],
+    rows: Sequence[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Add the rows to the file, with tables beside it; the places that are not measured.
+
+    A cell that the file holds already stays unless it was measured again or is configured
+    otherwise now.
+    """
+    held = json.loads(path.read_text()) if path.exists() else {"cells": [], "missing": []}
+    asked, fresh = {_place(cell): _settings(cell.config) for cell in tasks}, {*map(_place, rows)}
+    kept = [
+        row
+        for row in held["cells"]
+        if _place(row) not in fresh
+        and asked.get(_place(row), _settings(row["config"])) == _settings(row["config"])
+    ]
+    cells, order = [*kept, *rows], [*PROTOCOLS]
+    done, wanted = {*map(_place, cells)}, [*held["missing"], *planned(tasks)]
+    missing = [*{_place(at): at for at in wanted if _place(at) not in done}.values()]
+    names = [name for name in order if any(at["protocol"] == name for at in [*cells, *missing])]
+    commands = held.get("commands", {}) | commands
+    tables = {name: table(name, cells, missing) for name in names}
+    hardware = {"hardware": ", ".join(sorted({row["hardware"] for row in cells}))}
+    whole = {"about": hardware, "commands": commands, **tables, "cells": cells, "missing": missing}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(whole, indent=1) + "\n")
+    path.with_suffix(".md").write_text(markdown(commands, tables, missing))
+    return missing
+
+
+def table(
+    name: str, cells: Sequence[Mapping[str, Any]], missing: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The rows of a protocol by label; what is not measured says so."""
+    protocol = PROTOCOLS[name]
+    split, metric = protocol.metric
+    every = [row for row in (*cells, *missing) if row["protocol"] == name]
+    rank = {row: place for place, row in enumerate(["teachers", *protocol.methods])}
+    rank |= {row: rank[of] for row, of in protocol.agreed.items()}
+    every.sort(key=lambda row: (row["student"] != "idle", rank.get(row["row"], len(rank))))
+    entries = {}
+    for row in every:
+        key = tuple(row[part] for part in ("student", "teacher", "row"))
+        group = [one for one in cells if one["protocol"] == name and _group(one) == key]
+        values = [one["metrics"][split][metric] for one in group]
+        entry = dict(zip(("student", "teacher", "method"), key, strict=True))
+        entry["measured"] = mean(values) if values else "not measured"
+        entry["sd"] = stdev(values) if len(values) > 1 else None
+        entry |= {"seeds": len(values), "published": protocol.known.get(row["row"])}
+        entries[", ".join(key)] = entry | _cost(group)
+    return entries
+
+
+def _cost(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Epochs and seconds an epoch, means over seeds; the largest peak of memory."""
+    if not group or "epochs" not in group[0]:
+        return {"jobs": max((row["jobs"] for row in group), default=None)}
+    device = "cuda" if "cuda" in group[0]["device"] else "host"
+    return {
+        "epochs": mean(row["epochs"] for row in group),
+        "s/epoch": mean(row["seconds_per_epoch"] for row in group),
+        "MiB": max(row["peak_memory"][device] for row in group) // 2**20,
+        "jobs": max(row["jobs"] for row in group),
+    }
+
+
+def markdown(
+    commands: Mapping[str, str],
+    tables: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    missing: Sequence[Mapping[str, Any]],
+) -> str:
+    """One table a protocol."""
+    lines = []
+    for name, entries in tables.items():
+        protocol = PROTOCOLS[name]
+        lines += [f"## {name}", "", f"{' '.join(protocol.metric)}, {protocol.folder}:", ""]
+        lines += [f"    {commands[name]}", ""] if name in commands else []
+        lines += [f"Published: {protocol.source}.", ""] if protocol.source else []
+        lines += [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
+        for entry in entries.values():
+            lines.append(f"| {' | '.join(_shown(entry.get(key)) for key in HEAD)} |")
+        gaps = [at for at in missing if at["protocol"] == name]
+        words = [
+            f"{at['row']} ({at['student']}, {at['teacher']}, seed {at['seed']})" for at in gaps
+        ]
+        lines += ["", f"Not measured: {'; '.join(words)}."] if gaps else []
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _place(row: Any) -> tuple[Any, ...]:
+    own = vars(row) if isinstance(row, Cell) else row
+    return tuple(own[key] for key in PLACE)
+
+
+def _group(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in ("student", "teacher", "row"))
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    """What decides the result, without where files lie."""
+    own = {key: value for key, value in config.items() if key not in ("device", "teachers_from")}
+    return json.dumps(own | {"data": own["data"]["source"]}, sort_keys=True)
