@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import resource
 import subprocess
 import sys
@@ -50,6 +51,9 @@ from ccdgraph.run.folder import hardware, versions
 from ccdgraph.train import FitConfig
 
 PER_ENTITY = 50  # interactions for each user, and for each item
+# Settings of the C library that decide whether freed memory is handed back and mapped anew.
+MEMORY = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "THP_MEM_ALLOC_ENABLE")
+MACHINE = ("hardware", "sizes")
 
 
 def settings(stream: Stream, steps: int, asked: int) -> CCDConfig:
@@ -206,7 +210,7 @@ def draw_plot(result: dict[str, Any], path: Path) -> None:
 def kept(path: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
     """Sizes that a run that was cut off has measured with the same options and versions."""
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    same = all(stored.get(name) == result[name] for name in ("steps", "asked", "versions"))
+    same = all(stored.get(name) == result[name] for name in result if name not in MACHINE)
     sizes: list[dict[str, Any]] = stored["sizes"] if same else []
     return sizes
 
@@ -214,7 +218,7 @@ def kept(path: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
 def main() -> None:
     """Run every size in a process of its own, fit, plot and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=float, nargs="+", default=[2e5, 5e5, 1e6, 2e6, 5e6])
+    parser.add_argument("--rows", type=float, nargs="+", default=[1e5, 2e5, 5e5, 1e6, 2e6, 5e6])
     parser.add_argument("--steps", type=int, default=16, help="steps of an epoch, at every size")
     parser.add_argument("--asked", type=int, default=1000, help="users wherever they are sampled")
     parser.add_argument("--seed", type=int, default=0)
@@ -234,6 +238,7 @@ def main() -> None:
         "asked": asked.asked,
         "hardware": hardware(),
         "versions": versions(),
+        "environment": {name: os.environ[name] for name in MEMORY if name in os.environ},
         "sizes": [],
     }
     asked.to.parent.mkdir(parents=True, exist_ok=True)
