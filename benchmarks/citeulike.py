@@ -32,9 +32,6 @@ from citeulike_protocols import PROTOCOLS, UNTAUGHT, Cell, Protocol
 from citeulike_tables import collect, write
 
 RESULTS = Path(__file__).parent / "results" / "citeulike.json"
-# Methods whose step draws from a generator of its own or asks for sizes: recording it would fail in
-# every epoch. Those that draw anew in every epoch would be recorded as often.
-RECORDED = {"none", "phr", "ftd"}
 
 
 def cells(options: argparse.Namespace) -> list[Cell]:
@@ -48,7 +45,7 @@ def cells(options: argparse.Namespace) -> list[Cell]:
         rows = {k: v for k, v in protocol.methods.items() if k in (options.methods or [k])}
         taught = {k: v for k, v in rows.items() if _taught(v)}
         for teacher, models in protocol.teachers.items():
-            models = [_fitted(model, options, recorded=True) for model in models]
+            models = [_fitted(model, options) for model in models]
             # The student of a teachers' cell is not read: one epoch of it.
             idle = {"model": {"backbone": "MF", "dim": 1}, "fit": {"epochs": 1}}
             own = {"seed": 0, "student": idle, "teachers": models, "base_weight": 1.0}
@@ -77,18 +74,15 @@ def _students(
         teacher, needs = teachers.teacher, teachers.name
         given = {"teachers_from": str(options.to / teachers.name)}
     for row, own in methods.items():
-        recorded = {*own.get("distill", [])} <= RECORDED
         for student, model in protocol.student.items():
             config = {**shared, **own, **given}
-            config["student"] = _fitted(model, options, recorded=recorded)
+            config["student"] = _fitted(model, options)
             for seed in range(options.seeds):
                 yield Cell(name, row, student, teacher, seed, config | {"seed": seed}, needs)
 
 
-def _fitted(
-    model: Mapping[str, Any], options: argparse.Namespace, *, recorded: bool
-) -> dict[str, Any]:
-    fit = model["fit"] | {"record": recorded}
+def _fitted(model: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    fit = model["fit"] | {"record": not options.step_by_step}
     if options.epochs:
         fit["epochs"] = min(options.epochs, fit["epochs"])
     return {**model, "fit": fit}
@@ -183,6 +177,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the device")
     parser.add_argument("--limit", type=float, default=0, help="seconds after which none starts")
+    parser.add_argument("--step-by-step", action="store_true", help="record no CUDA graphs")
     options = parser.parse_args(arguments)
     if "speed" in options.only and options.jobs > 1:
         parser.error("'speed' is measured alone; leave --jobs at 1")

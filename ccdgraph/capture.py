@@ -18,11 +18,12 @@ class Replayed:
 
     Steps of these models take fractions of a millisecond on the device and many times that on the
     host, which launches hundreds of kernels one by one. A step that cannot be recorded (it asks the
-    device for a size, or draws from a generator of its own) runs as it is. What the recorded step
-    reads from Python is fixed at that moment, so record anew whenever that changes.
+    device for a size, or draws from a generator that is not named) runs as it is. What the recorded
+    step reads from Python is fixed at that moment, so record anew whenever that changes.
 
     Args:
         step: takes batches (dataclasses of tensors) and works in place.
+        generators: what it draws from, beside the device's own generator.
 
     >>> seen = []
     >>> Replayed(seen.append)([3])  # without tensors on a CUDA device nothing is recorded
@@ -30,8 +31,8 @@ class Replayed:
     [[3]]
     """
 
-    def __init__(self, step: Step) -> None:
-        self.step = step
+    def __init__(self, step: Step, generators: Sequence[torch.Generator] = ()) -> None:
+        self.step, self.generators = step, generators
         self.shapes: list[torch.Size] | None = None
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: list[Tensor] = []
@@ -57,6 +58,8 @@ class Replayed:
     def _record(self, batches: Sequence[Any], tensors: Sequence[Tensor]) -> None:
         inputs = [tensor.clone() for tensor in tensors]
         graph = torch.cuda.CUDAGraph()
+        for generator in self.generators:
+            graph.register_generator_state(generator)
         try:
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
                 self.step(_with_tensors(batches, inputs))

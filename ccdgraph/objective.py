@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +30,18 @@ class Term(nn.Module):
 
     def begin_epoch(self, epoch: int) -> None:
         """Redraw what is fixed within an epoch; by default nothing."""
+
+    def fixed(self, epoch: int) -> Hashable:
+        """What :meth:`forward` takes from Python: a recorded step is used while this stays.
+
+        By default the epoch where :meth:`begin_epoch` does something. A term that changes its
+        tensors in place there can stay the same; the first batch after a change is not recorded.
+        """
+        return None if type(self).begin_epoch is Term.begin_epoch else epoch
+
+    def draws(self) -> tuple[torch.Generator, ...]:
+        """Generators of its own that :meth:`forward` draws from, which a recorder has to know."""
+        return ()
 
     def reads(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Ids of the users and items whose embeddings :meth:`forward` reads, repeated or not.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -180,7 +180,8 @@ class _Sweep:
         self.weight = torch.ones(len(objective.parts), device=views.graph.device)
         terms = [part.term for part in objective.parts]
         self.step = partial(_step, model, views, terms, optimizer, self.weight, self.total)
-        self.redraws = any(type(term).begin_epoch is not Term.begin_epoch for term in terms)
+        self.record_with = [generator for term in terms for generator in term.draws()]
+        self.fixed: list[Hashable] = []
         self.run: Callable[[Sequence[Any]], None] | None = None
 
     def __call__(self, epoch: int) -> tuple[Tensor, int]:
@@ -191,8 +192,10 @@ class _Sweep:
         weights = [part.weight(epoch) if callable(part.weight) else part.weight for part in parts]
         self.weight.copy_(torch.tensor(weights))
         self.total.zero_()
-        if self.run is None or self.redraws:
-            self.run = Replayed(self.step) if self.record else self.step
+        fixed = [part.term.fixed(epoch) for part in parts]
+        if self.run is None or fixed != self.fixed:
+            self.run = Replayed(self.step, self.record_with) if self.record else self.step
+            self.fixed = fixed
         steps = 0
         every = _steps(self.objective, epoch, self.current)
         for batches in islice(every, self.max_steps or None):

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -6,10 +7,16 @@ import torch
 from torch import Tensor
 
 from ccdgraph.capture import Replayed, _tensors, _with_tensors
+from ccdgraph.config import rng
 from ccdgraph.continual import CCD, CCDConfig
 from ccdgraph.data import synthetic_stream
-from ccdgraph.nn import BackboneConfig
-from ccdgraph.sampling import Entities, Pairs
+from ccdgraph.data.graph import BipartiteGraph
+from ccdgraph.distill import Trajectories
+from ccdgraph.distill.knowledge import Knowledge
+from ccdgraph.distill.methods import build_parts
+from ccdgraph.nn import BackboneConfig, Embeddings
+from ccdgraph.sampling import Entities, Pairs, TripletBatches
+from ccdgraph.train import BPR, FitConfig, Objective, Part, fit
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
 
@@ -53,6 +60,36 @@ def test_replayed_training_equals_training_step_by_step():
         )
     # Sums of floats in another order: atomics in the gradients of gathered rows.
     torch.testing.assert_close(*served, rtol=0.05, atol=0.02)
+
+
+@cuda
+@pytest.mark.parametrize("name", ["de", "htd", "ir-rrd", "cd", "concf", "hetcomp"])
+def test_replayed_distillation_equals_distillation_step_by_step(name, monkeypatch):
+    """Draws included: a recorded step goes on in the generators where the last one stopped."""
+    stream = synthetic_stream(200, 150, 8000, num_blocks=1).to(torch.device("cuda"))
+    block = stream[0]
+    graph = BipartiteGraph.from_interactions(block.train, block.num_users, block.num_items)
+    seen, recorded, losses = graph.user_items, [], []
+    record = Replayed._record
+    monkeypatch.setattr(
+        Replayed, "_record", lambda self, *own: (record(self, *own), recorded.append(self.possible))
+    )
+    for recording in (False, True):
+        draw = partial(rng, 3, device=graph.device)
+        table = [torch.randn(n, 8, device="cuda", generator=draw(n)) for n in (200, 150)]
+        teacher = Embeddings(*table)
+        along = Trajectories.of([[teacher, teacher]], seen, k=20)
+        known = Knowledge(teacher, seen, dim=8, rng=draw, batch_size=64, trajectories=along)
+        small = {"cd": {"depth": 60}, "ir-rrd": {"depth": 60}, "hetcomp": {"k": 20, "compared": 20}}
+        parts = build_parts([name], known, {name: small[name]} if name in small else {})
+        draws = draw("order")
+        batches = TripletBatches(block.train, 150, seen.keys(), batch_size=256, generator=draws)
+        model = BackboneConfig("MF", 8).build(200, 150, generator=rng(0)).cuda()
+        objective = Objective((Part(BPR(), batches), *parts))
+        fitted = fit(model, graph, [objective], FitConfig(epochs=4, record=recording))
+        losses.append(torch.tensor(fitted.loss))
+    assert recorded and all(recorded)
+    torch.testing.assert_close(*losses, rtol=0.01, atol=0.01)
 
 
 @cuda

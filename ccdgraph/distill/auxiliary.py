@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -52,6 +53,14 @@ class AuxiliaryHead(Term):
     def begin_epoch(self, epoch: int) -> None:
         """Passed on."""
         self.term.begin_epoch(epoch)
+
+    def fixed(self, epoch: int) -> Hashable:
+        """That of the term."""
+        return self.term.fixed(epoch)
+
+    def draws(self) -> tuple[torch.Generator, ...]:
+        """Those of the term."""
+        return self.term.draws()
 
     def forward(self, out: Embeddings, batch: Any) -> Tensor:
         """The term on the head's scores."""

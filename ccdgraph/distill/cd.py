@@ -63,12 +63,16 @@ class CD(Term):
         self.temperature, self.generator = temperature * lists.size(1), generator
         place = torch.arange(lists.size(1), device=lists.device)
         self.place = torch.where(lists >= 0, place, -1)
-        self.drawn = self.place[:, :k]
+        self.drawn = self.place[:, :k].clone()
         self.begin_epoch(0)
 
     def begin_epoch(self, epoch: int) -> None:
         """Draw the places of every list."""
-        self.drawn = draw_listed(self.place, self.k, self.temperature, generator=self.generator)
+        drawn = draw_listed(self.place, self.k, self.temperature, generator=self.generator)
+        self.drawn.copy_(drawn)
+
+    def fixed(self, epoch: int) -> None:
+        """Nothing: draws replace one another in place."""
 
     def forward(self, out: Embeddings, batch: Triplets | Entities) -> Tensor:
         """Sum over the distinct users of the batch and their draws."""

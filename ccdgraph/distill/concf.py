@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from ccdgraph import losses
 from ccdgraph.data.interactions import UserItems
 from ccdgraph.distill.balance import gradnorm
-from ccdgraph.distill.consensus import consensus, ranks_in
+from ccdgraph.distill.consensus import agreed
 from ccdgraph.distill.heads import BPR, ITEMS, USERS, Heads, multinomial_loss, pairwise_loss
 from ccdgraph.distill.hints import check_dim
-from ccdgraph.distill.lists import check_fits, transposed
+from ccdgraph.distill.lists import check_fits, distinct, most_entries, transposed
 from ccdgraph.nn.backbone import Embeddings, rows
 from ccdgraph.ranking import recommend_lists
 from ccdgraph.sampling import Triplets
 from ccdgraph.train import Term
 
+_SETTLED = 10  # the last epoch whose losses rates count from
 # Share of the gradients of the user and of the item table in a head's norm.
 _SHARE = ((1.0, 0.5), (1.0, 0.5), (1.0, 0.5), (1.0, 0.5), (1.0, 0.0), (0.0, 0.5))
 
@@ -88,13 +89,19 @@ class ConCF(Term):
         self.heads = Heads(*sizes, dim, dropout=dropout, generator=generator)
         self.weight = nn.Parameter(torch.ones(6, device=generator.device))
         self.looks: deque[Tensor] = deque(maxlen=5)
+        self.most = most_entries(seen), most_entries(self.seen_by)
         self.targets: Tensor | None = None
-        self.initial: Tensor | None = None
-        self.epoch, self.due = 0, False
+        self.initial = torch.zeros(6, device=generator.device)
+        self.epoch, self.due, self.since = 0, False, 0
 
     def begin_epoch(self, epoch: int) -> None:
         """Note whether a look is due, which the first batch of the epoch takes."""
         self.epoch, self.due = epoch, epoch > 0 and (epoch - 1) % self.every == 0
+        self.since = epoch if self.due else self.since
+
+    def fixed(self, epoch: int) -> tuple[int, bool]:
+        """The epoch of the latest look, and whether rates still start over."""
+        return self.since, epoch <= _SETTLED
 
     def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
         """Weighted sum of all heads and, once it exists, their agreement with the consensus."""
@@ -108,15 +115,18 @@ class ConCF(Term):
         if self.training:
             with torch.no_grad():
                 self.weight.mul_(6 / self.weight.sum()).clamp_(min=0.01)
-        user, slot = batch.user.unique(return_inverse=True)
-        target = None if self.targets is None else self.targets[user]
+        user, real, slot = distinct(batch.user, self.seen.num_users)
+        target = None
+        if self.targets is not None:
+            target = self.targets[user].masked_fill(~real.unsqueeze(1), -1)
         listed = user.new_empty(0) if target is None else target.clamp(min=0).flatten()
         used = torch.cat([batch.positive, batch.negative.flatten(), listed])
-        item, place = used.unique(return_inverse=True)
+        item, _, place = distinct(used, self.seen.num_items)
         by_user, by_item = rows(out.user, user), rows(out.item, item)
         cut = (len(batch.positive), batch.negative.numel(), len(listed))
         positive, negative, listed = place.split(cut)
-        own = self._own(batch, (user, item), (by_user, by_item), (slot, positive, negative))
+        slots = slot, positive, negative.view_as(batch.negative)
+        own = self._own((user, real), item, (by_user, by_item), slots)
         weight = self.weight.detach()
         agreement = torch.zeros_like(own)
         if target is not None:
@@ -140,25 +150,27 @@ class ConCF(Term):
 
     def _own(
         self,
-        batch: Triplets,
-        index: tuple[Tensor, Tensor],
-        rows: tuple[Tensor, Tensor],
+        users: tuple[Tensor, Tensor],
+        items: Tensor,
+        tables: tuple[Tensor, Tensor],
         slots: tuple[Tensor, Tensor, Tensor],
     ) -> Tensor:
         """The six training losses ``[6]``."""
         slot, positive, negative = slots
-        negative = negative.view_as(batch.negative)
+        by_user, by_item = tables
         values = []
         for head in range(BPR, USERS):
-            user, item = (self.heads.codes(head, x) for x in rows)
-            good = self.heads.pairs(head, user[slot], item[positive])
-            bad = self.heads.pairs(head, user[slot].unsqueeze(1), item[negative])
+            user, item = (self.heads.codes(head, x) for x in tables)
+            own = rows(user, slot)
+            good = self.heads.pairs(head, own, rows(item, positive))
+            bad = self.heads.pairs(head, own.unsqueeze(1), rows(item, negative))
             values.append(pairwise_loss(head, good, bad))
-        code, layer = self.heads.codes(USERS, rows[0]), self.heads.top[USERS]
-        values.append(multinomial_loss(layer, code, index[0], self.seen))
-        in_batch = torch.cat([positive, negative.flatten()]).unique()
-        code, layer = self.heads.codes(ITEMS, rows[1][in_batch]), self.heads.top[ITEMS]
-        values.append(multinomial_loss(layer, code, index[1][in_batch], self.seen_by))
+        scores = self.heads.top[USERS](self.heads.codes(USERS, by_user))
+        values.append(multinomial_loss(scores, *users, self.seen, self.most[0]))
+        # Without the items of the consensus alone, which have no part in this loss.
+        place, real, _ = distinct(torch.cat([positive, negative.flatten()]), len(items))
+        scores = self.heads.top[ITEMS](self.heads.codes(ITEMS, rows(by_item, place)))
+        values.append(multinomial_loss(scores, items[place], real, self.seen_by, self.most[1]))
         return torch.stack(values)
 
     def _agreement(self, user: Tensor, item: Tensor, place: Tensor, target: Tensor) -> Tensor:
@@ -167,7 +179,7 @@ class ConCF(Term):
         for head in range(ITEMS):
             code = self.heads.codes(head, item)
             scores = self.heads.lists(
-                head, self.heads.codes(head, user), code[place], target.clamp(min=0)
+                head, self.heads.codes(head, user), rows(code, place), target.clamp(min=0)
             )
             # Finite, so that a row without a rest has a log-sum-exp whose gradient is not NaN.
             rest = scores.masked_fill(target < 0, torch.finfo(scores.dtype).min / 4)
@@ -175,15 +187,15 @@ class ConCF(Term):
             values.append(losses.relaxed_ranking(scores[:, :half], rest, target[:, :half] >= 0))
         return torch.stack([*values, torch.zeros_like(values[0])])
 
-    def _slope(self, own: Tensor, pull: Tensor, rows: tuple[Tensor, Tensor]) -> Tensor:
-        """GradNorm's gradient of the weights; rates count from the end of epoch 10, ``[6]``."""
+    def _slope(self, own: Tensor, pull: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        """GradNorm's gradient of the weights, ``[6]``."""
         with torch.no_grad():
             level = self.weight * own
-            if self.initial is None or self.epoch <= 10:
-                self.initial = level
+            if self.epoch <= _SETTLED:
+                self.initial.copy_(level)
         sums = []
         for head, shares in enumerate(_SHARE):
-            gradients = _gradients(own[head], rows), _gradients(pull[head], rows)
+            gradients = _gradients(own[head], tables), _gradients(pull[head], tables)
             for share, mine, fixed in zip(shares, *gradients, strict=True):
                 products = [(a * b).sum() for a, b in ((mine, mine), (mine, fixed), (fixed, fixed))]
                 sums.append(torch.stack(products) * share**2)
@@ -219,20 +231,6 @@ class ConCF(Term):
     def served(self, out: Embeddings, head: int = BPR) -> Embeddings:
         """Embeddings of one head, to rank with; call it in evaluation mode."""
         return self.heads.served(head, out)
-
-
-def agreed(looks: list[Tensor], k: int) -> Tensor:
-    """The consensus of several heads' lists at several looks, ``[U, k]``.
-
-    Args:
-        looks: ids ``[H, U, R]``, oldest first; the last one is ranked, all tell the stability.
-        k: how much of each list counts, and the length of the consensus.
-    """
-    lists = looks[-1][:, :, :k].contiguous()
-    place = torch.arange(lists.size(2), device=lists.device)
-    rank = torch.stack([ranks_in(look, lists) for look in looks]).float()
-    weight = (-place / 10).exp() + (-rank.std(0, correction=0) / 100).exp()
-    return consensus(lists.long(), weight, k)
 
 
 def _gradients(loss: Tensor, rows: tuple[Tensor, Tensor]) -> list[Tensor]:

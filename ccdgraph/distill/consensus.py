@@ -82,3 +82,17 @@ def ranks_in(lists: Tensor, item: Tensor) -> Tensor:
     near = torch.searchsorted(ordered, item).clamp_(max=lists.size(-1) - 1)
     found = (ordered.gather(-1, near) == item) & (item >= 0)
     return torch.where(found, place.gather(-1, near), lists.size(-1))
+
+
+def agreed(looks: list[Tensor], k: int) -> Tensor:
+    """The consensus of several heads' lists at several looks, ``[U, k]``.
+
+    Args:
+        looks: ids ``[H, U, R]``, oldest first; the last one is ranked, all tell the stability.
+        k: how much of each list counts, and the length of the consensus.
+    """
+    lists = looks[-1][:, :, :k].contiguous()
+    place = torch.arange(lists.size(2), device=lists.device)
+    rank = torch.stack([ranks_in(look, lists) for look in looks]).float()
+    weight = (-place / 10).exp() + (-rank.std(0, correction=0) / 100).exp()
+    return consensus(lists.long(), weight, k)

@@ -49,14 +49,21 @@ class DE(Term):
         super().__init__()
         self.teacher, self.dim = constant(teacher), dim
         self.epochs, self.last_temperature, self.generator = epochs, last_temperature, generator
-        self.temperature = 1.0
+        self.temperature = torch.ones((), device=generator.device)
         teacher_dim = teacher.user.size(1)
         self.user_experts = Experts(dim, teacher_dim, num_experts, generator=generator)
         self.item_experts = Experts(dim, teacher_dim, num_experts, generator=generator)
 
     def begin_epoch(self, epoch: int) -> None:
         """Lower the temperature."""
-        self.temperature = temperature(epoch, self.epochs, self.last_temperature)
+        self.temperature.fill_(temperature(epoch, self.epochs, self.last_temperature))
+
+    def fixed(self, epoch: int) -> None:
+        """Nothing: the temperature is a tensor."""
+
+    def draws(self) -> tuple[torch.Generator, ...]:
+        """That of the noise."""
+        return (self.generator,)
 
     def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
         """Sum over the distinct entities of the batch."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -134,12 +136,23 @@ def pairwise_loss(head: int, good: Tensor, bad: Tensor) -> Tensor:
     return (good - 1).square().sum() + bad.square().sum()
 
 
-def multinomial_loss(layer: nn.Module, code: Tensor, index: Tensor, known: UserItems) -> Tensor:
-    """Negative log-softmax of the known entries of the rows ``index [n]`` with codes ``[n, q]``."""
-    log_share = layer(code).log_softmax(1)
-    row, entry = known.entries(index)
-    total: Tensor = -log_share[row, entry].sum()
-    return total
+def multinomial_loss(
+    scores: Tensor, index: Tensor, real: Tensor, known: UserItems, most: Sequence[int]
+) -> Tensor:
+    """Negative log-softmax of the known entries of rows with scores ``[n, N]``.
+
+    Args:
+        scores: of every entry.
+        index: the rows ``[n]``.
+        real: which rows count ``[n]``.
+        known: entries of every row.
+        most: see :func:`~ccdgraph.distill.lists.most_entries`.
+    """
+    size = most[min(len(index), len(most) - 1)]
+    row, entry = known.padded_entries(index, size, real)
+    place = row.clamp(max=len(index) - 1) * scores.size(1) + entry
+    log_share = scores.log_softmax(1).flatten().gather(0, place)
+    return -log_share.masked_fill(row == len(index), 0.0).sum()
 
 
 def _with(x: Tensor, *column: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from ccdgraph import losses
 from ccdgraph.data.interactions import UserItems
 from ccdgraph.distill.consensus import consensus, ranks_in
-from ccdgraph.distill.lists import check_fits, check_lists, users_once
+from ccdgraph.distill.lists import check_fits, check_lists, most_entries, users_once
 from ccdgraph.distill.trajectory import Trajectories, check_trajectories
 from ccdgraph.nn.backbone import Embeddings
 from ccdgraph.ranking import recommend_lists
@@ -74,8 +74,7 @@ class HetComp(Term):
         check_trajectories(trajectories, seen, max(k, compared))
         check_lists(observed, seen, 1, "observed")
         self.trajectories, self.observed, self.seen = trajectories, observed, seen
-        # The most entries that any number of users can have seen, so that no step has to ask.
-        self.most = [0, *seen.degree.sort(descending=True).values.cumsum(0).tolist()]
+        self.most = most_entries(seen)
         self.k, self.compared, self.order, self.every = k, compared, min(order, k), every
         self.alpha, self.decay, self.order_weight = alpha, decay, order_weight
         self.last_step = trajectories.lists.size(1) - 1
@@ -84,16 +83,22 @@ class HetComp(Term):
         self.step = empty * self.last_step  # [M, U], the checkpoint that is followed
         self.before: Tensor | None = None  # [M, U], discrepancy when the step was taken
         self.targets, self.finished = self._targets(), bool((self.step == self.last_step).all())
-        self.epoch, self.due = 0, False
+        self.epoch, self.due, self.since = 0, False, 0
 
     def begin_epoch(self, epoch: int) -> None:
         """Note whether a construction is due, which the first batch of the epoch makes."""
-        self.epoch, self.due = epoch, epoch > 0 and epoch % self.every == 0
+        self.epoch = epoch
+        self.due = epoch > 0 and epoch % self.every == 0 and not self.finished
+        self.since = epoch if self.due else self.since
+
+    def fixed(self, epoch: int) -> int:
+        """The epoch whose first batch made the latest construction."""
+        return self.since
 
     def forward(self, out: Embeddings, batch: Triplets | Entities) -> Tensor:
         """Sum over the distinct users of the batch."""
         check_fits(out, self.seen)
-        if self.training and self.due and not self.finished:
+        if self.training and self.due:
             self.construct(out.detach())
         self.due = False
         user, once = users_once(batch)
@@ -120,7 +125,7 @@ class HetComp(Term):
         # One row and one column more take what pads.
         kept = scores.new_ones(scores.size(0) + 1, scores.size(1) + 1, dtype=torch.bool)
         kept[:-1].scatter_(1, torch.where(listed >= 0, listed, scores.size(1)), False)
-        most = self.most[min(len(user), self.seen.num_users)]
+        most = self.most[min(len(user), len(self.most) - 1)]
         row, item = self.seen.padded_entries(user, most, once)
         kept.view(-1).index_fill_(0, row * kept.size(1) + item, False)
         return _masked(scores, kept[:-1, :-1]).logsumexp(1)

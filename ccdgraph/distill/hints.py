@@ -114,7 +114,7 @@ class Experts(nn.Module):
         """How well each expert suits an entity, ``[n, dT] -> [n, M]``."""
         return teacher @ self.gate + self.gate_bias
 
-    def choose(self, teacher: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    def choose(self, teacher: Tensor, temperature: Tensor, generator: torch.Generator) -> Tensor:
         r"""Relaxed one-hot choice with fresh Gumbel noise, ``[n, dT] -> [n, M]``.
 
         .. math:: z = \mathrm{softmax}\big((\log \mathrm{softmax}(A t) + g) / \tau\big)

@@ -85,6 +85,9 @@ class IRRRD(Term):
         if self.item_weight:
             self.by_item.draw(self.generator)
 
+    def fixed(self, epoch: int) -> None:
+        """Nothing: draws replace one another in place."""
+
     def forward(self, out: Embeddings, batch: Triplets | Entities) -> Tensor:
         """Sum over the distinct users of the batch and the items ``Q``."""
         check_fits(out, self.seen)
@@ -132,9 +135,10 @@ class _Side:
         check_lists(lists, seen, k, name)
         self.lists, self.k, self.temperature = lists, k, temperature
         self.num_entries, self.exclude = seen.num_items, listed_keys(lists, seen)
-        self.listed = self.rest = lists[:, :0]
+        self.listed, self.rest = (lists.new_empty(len(lists), k) for _ in range(2))
 
     def draw(self, generator: torch.Generator) -> None:
-        self.listed = draw_listed(self.lists, self.k, self.temperature, generator=generator)
-        rows = self.lists.size(0)
-        self.rest = draw_rest(self.exclude, rows, self.num_entries, self.k, generator=generator)
+        listed = draw_listed(self.lists, self.k, self.temperature, generator=generator)
+        size = len(listed), self.num_entries, self.k
+        self.listed.copy_(listed)
+        self.rest.copy_(draw_rest(self.exclude, *size, generator=generator))

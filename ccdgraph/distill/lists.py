@@ -44,6 +44,54 @@ def sorted_once(user: Tensor) -> tuple[Tensor, Tensor]:
     return user, once
 
 
+def distinct(index: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Distinct entries of ``index [n]``, which of them are real, and where each of ``index`` is.
+
+    On the CPU all are real. Elsewhere they are filled up to ``n`` or to everything there is, as a
+    step may not wait for the device to count them.
+
+    Args:
+        index: ids below ``size``, ``[n]``.
+        size: how many there are.
+
+    >>> distinct(torch.tensor([7, 2, 7]), 9)
+    (tensor([2, 7]), tensor([True, True]), tensor([1, 0, 1]))
+    """
+    if index.device.type == "cpu":
+        found, place = index.unique(return_inverse=True)
+        return found, torch.ones_like(found, dtype=torch.bool), place
+    return padded_distinct(index, size)
+
+
+def padded_distinct(index: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`distinct` in a length that does not depend on the values.
+
+    >>> padded_distinct(torch.tensor([7, 2, 7]), 9)
+    (tensor([2, 7, 0]), tensor([ True,  True, False]), tensor([1, 0, 1]))
+    >>> padded_distinct(torch.tensor([1, 1, 1]), 2)
+    (tensor([0, 1]), tensor([False,  True]), tensor([1, 1, 1]))
+    """
+    if len(index) >= size:
+        real = torch.zeros(size, dtype=torch.bool, device=index.device)
+        return torch.arange(size, device=index.device), real.index_fill_(0, index, True), index
+    ordered, order = index.sort()
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    slot = first.cumsum(0) - 1
+    found = torch.zeros_like(index).scatter_(0, slot, ordered)
+    place = torch.empty_like(index).scatter_(0, order, slot)
+    return found, torch.arange(len(index), device=index.device) <= slot[-1:], place
+
+
+def most_entries(seen: UserItems) -> list[int]:
+    """The most entries that ``n`` rows can have, by ``n``, so that no step has to ask.
+
+    >>> most_entries(UserItems(torch.tensor([0, 1, 4, 4]), torch.tensor([0, 0, 1, 2]), 3))
+    [0, 3, 4, 4]
+    """
+    return [0, *seen.degree.sort(descending=True).values.cumsum(0).tolist()]
+
+
 def transposed(seen: UserItems) -> UserItems:
     """Users of every item from the items of every user.
 

@@ -62,13 +62,18 @@ class RD(Term):
         """Draw the items that estimate the student's ranks, once they count."""
         if epoch >= self.start:
             everyone = torch.arange(self.seen.num_users, device=self.lists.device)
-            self.samples = draw_negatives(
+            fresh = draw_negatives(
                 everyone,
                 self.seen.num_items,
                 self.num_samples,
                 self.exclude,
                 generator=self.generator,
             )
+            self.samples = fresh if self.samples is None else self.samples.copy_(fresh)
+
+    def fixed(self, epoch: int) -> bool:
+        """Whether the student's ranks count."""
+        return epoch >= self.start
 
     def forward(self, out: Embeddings, batch: Triplets | Entities) -> Tensor:
         """Sum over the distinct users of the batch."""

@@ -70,9 +70,13 @@ class RRD(Term):
     def begin_epoch(self, epoch: int) -> None:
         """Draw the entries that stay in the rest."""
         size = self.seen.num_items
-        if self.num_rest and self.num_rest < size and epoch % self.redraw == 0:
+        if 0 < self.num_rest < size and epoch % self.redraw == 0:
             order = torch.randperm(size, generator=self.generator, device=self.place.device)
             self.kept, self.dropped = order[: self.num_rest], order[self.num_rest :]
+
+    def fixed(self, epoch: int) -> int:
+        """How often entries were drawn."""
+        return epoch // self.redraw if 0 < self.num_rest < self.seen.num_items else 0
 
     def reads(self, batch: Entities) -> tuple[Tensor, Tensor]:
         """Those of the batch, what is on their lists, and the entries that stay in the rest."""

@@ -96,14 +96,22 @@ class HTD(Term):
         self.teacher, self.dim, self.num_groups = constant(teacher), dim, num_groups
         self.alpha, self.prototypes = alpha, prototypes
         self.detach, self.positive = detach, positive
-        self.epochs, self.generator, self.temperature = epochs, generator, 1.0
+        self.epochs, self.generator = epochs, generator
+        self.temperature = torch.ones((), device=generator.device)
         width = teacher.user.size(1)
         self.user_experts = Experts(dim, width, num_groups, generator=generator)
         self.item_experts = Experts(dim, width, num_groups, generator=generator)
 
     def begin_epoch(self, epoch: int) -> None:
         """Lower the temperature."""
-        self.temperature = temperature(epoch, self.epochs, 1e-10)
+        self.temperature.fill_(temperature(epoch, self.epochs, 1e-10))
+
+    def fixed(self, epoch: int) -> None:
+        """Nothing: the temperature is a tensor."""
+
+    def draws(self) -> tuple[torch.Generator, ...]:
+        """That of the noise."""
+        return (self.generator,)
 
     def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
         """Sum over the distinct entities of the batch and their pairs."""

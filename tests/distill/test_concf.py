@@ -7,7 +7,8 @@ from planted import double, embeddings, everyone, generator, leaves, triplets, u
 from torch.nn import functional
 
 from ccdgraph.distill.balance import gradnorm
-from ccdgraph.distill.concf import ConCF, agreed
+from ccdgraph.distill.concf import ConCF
+from ccdgraph.distill.consensus import agreed
 from ccdgraph.distill.heads import BCE, BPR, CML, ITEMS, MSE, USERS, Heads, pairwise_loss
 from ccdgraph.losses import relaxed_ranking
 from ccdgraph.nn import Embeddings

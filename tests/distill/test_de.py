@@ -128,7 +128,7 @@ def test_the_temperature_falls_geometrically_and_stays_at_its_end():
     seen = []
     for epoch in (0, 5, 10, 11):
         term.begin_epoch(epoch)
-        seen.append(term.temperature)
+        seen.append(float(term.temperature))
     assert seen == pytest.approx([1.0, 1e-2, 1e-4, 1e-4])
 
 
