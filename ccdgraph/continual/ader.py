@@ -50,7 +50,9 @@ class ADER(Incremental[ADERConfig]):
     Both losses are sums over batches of as many rows, as both are means in the authors' code. After
     a block the exemplars are picked anew from the block and the exemplars so far
     (:func:`exemplars`). Their old scores are those of the model that the block starts from, which
-    is the one that picked them, so that pairs alone are kept and no rows of scores.
+    is the one that picked them, so that pairs alone are kept and no rows of scores. Where a block
+    starts the two distributions are the same and the gradient of the second loss is 0: it acts from
+    the second step of a block on, and a block of one step is fine-tuning.
 
     Mi et al., *ADER: Adaptively Distilled Exemplar Replay*, RecSys 2020,
     https://arxiv.org/abs/2007.12000. Differs from the paper: an exemplar is a pair and its user's

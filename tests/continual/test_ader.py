@@ -11,7 +11,7 @@ from ccdgraph.config import rng
 from ccdgraph.continual import ADER, ADERConfig, FineTune, FineTuneConfig
 from ccdgraph.continual.ader import OldDistribution, exemplars, shares
 from ccdgraph.continual.scene import Scene
-from ccdgraph.nn import Embeddings
+from ccdgraph.nn import BackboneConfig, Embeddings
 from ccdgraph.sampling import Entities
 from ccdgraph.testing import check_term
 
@@ -60,6 +60,25 @@ def test_distillation_is_a_term():
     frozen = [old.user.requires_grad_(), old.item.requires_grad_()]
     term = OldDistribution(Embeddings(*frozen))
     check_term(term, random_out(5, 5, 1), Entities(torch.tensor([2, 0, 2])), frozen=frozen)
+
+
+def test_the_distillation_acts_from_the_second_step_of_a_block_on():
+    """Where the model starts the distributions are one, so a block of one step is fine-tuning.
+
+    Mutation: the distillation is never added to the loss of a block.
+    """
+    start = random_out(4, 5, 0, dtype=torch.float64)
+    user = start.user.clone().requires_grad_()
+    pull = OldDistribution(start)(Embeddings(user, start.item), Entities(torch.arange(4)))
+    (gradient,) = torch.autograd.grad(pull, user)
+    assert gradient.abs().max() < 1e-12
+    block = replace(small()[1], valid=small()[1].valid[:0])  # nothing to select an epoch by
+    options = SMALL | {"fit": replace(SMALL["fit"], max_steps=1), "backbone": BackboneConfig("MF")}
+    learners = [ADER(ADERConfig(**options)), FineTune(FineTuneConfig(**options))]
+    for learner in learners:
+        learn(learner, [small()[0], block])
+    gap = learners[0].served.user - learners[1].served.user
+    assert gap[block.train.user.unique()].abs().max() > 1e-3  # after two steps
 
 
 def test_shares_are_whole_proportional_and_possible():
