@@ -10,7 +10,7 @@ from ccdgraph.distill.methods import check_methods
 from ccdgraph.nn.config import BackboneConfig
 from ccdgraph.train import FitConfig
 
-Initialisation = Literal["two-hop", "one-hop", "random"]
+Initialisation = Literal["two-hop", "two-hop-any", "one-hop", "random"]
 Setting = TypeVar("Setting")
 
 

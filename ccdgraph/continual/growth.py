@@ -13,7 +13,7 @@ from ccdgraph.data.interactions import UserItems
 from ccdgraph.nn.backbone import Backbone
 
 Model = TypeVar("Model", bound=Backbone)
-Initialisation = Literal["two-hop", "one-hop", "random"]
+Initialisation = Literal["two-hop", "two-hop-any", "one-hop", "random"]
 
 
 def grow(
@@ -41,10 +41,11 @@ def grow(
     Args:
         model: knows the first ``num_users`` users and ``num_items`` items of ``graph``.
         graph: edges known now, those of the new entities included.
-        init: ``"two-hop"`` as above, ``"one-hop"`` for its first half alone, or ``"random"``.
+        init: ``"two-hop"`` as above, ``"two-hop-any"`` with ``k`` random entities in place of the
+            prominent ones (an ablation), ``"one-hop"`` for its first half alone, or ``"random"``.
         topk: prominent entities averaged, ``k``.
         std: deviation of the rows where ``init`` is ``"random"`` or nothing is known.
-        generator: source of random rows.
+        generator: source of random rows and of a random order of entities.
 
     Raises:
         ValueError: ``graph`` has fewer entities than the model.
@@ -68,10 +69,14 @@ def grow(
         num_new = entities.num_users - own.shape[0]
         rows = (torch.randn(num_new, own.shape[1], generator=generator) * std).to(own)
         if init != "random" and num_new:
+            prominence = None
+            if init == "two-hop-any":
+                prominence = torch.randperm(len(own), generator=generator).to(own.device)
+            others, learnt = sides[partner[side]], tables.get(partner[side])
             one, has_one, two = initial_rows(
-                entities, sides[partner[side]], own, tables.get(partner[side]), topk=topk
+                entities, others, own, learnt, topk=topk, prominence=prominence
             )
-            rows = _mix(rows, one, has_one, two if init == "two-hop" else None)
+            rows = _mix(rows, one, has_one, None if init == "one-hop" else two)
             rows = model.start(name, rows, ~has_one)
         setattr(grown, name, nn.Parameter(torch.cat([own, rows])))
     return grown
@@ -84,6 +89,7 @@ def initial_rows(
     neighbours: Tensor | None,
     *,
     topk: int,
+    prominence: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """One-hop means, which rows have one, and two-hop means, for the entities beyond ``own``.
 
@@ -93,6 +99,7 @@ def initial_rows(
         own: learnt rows of the known entities of this kind ``[n, D]``.
         neighbours: learnt rows of the known partners ``[m, D]``, or ``None`` if they have none.
         topk: prominent entities in a two-hop mean.
+        prominence: of the known entities ``[n]``; by default their number of partners.
 
     Returns:
         ``[new, D]`` or ``None``, a mask ``[new]``, and ``[new, D]``.
@@ -108,7 +115,8 @@ def initial_rows(
         one.index_add_(0, row[old], neighbours[partner[old]])
         one /= count.clamp(min=1).unsqueeze(1)
         has_one = count > 0
-    prominent = _two_hop(row, partner, partners, entities.degree[:known], len(new), topk)
+    rank = entities.degree[:known] if prominence is None else prominence
+    prominent = _two_hop(row, partner, partners, rank, len(new), topk)
     return one, has_one, own[prominent].mean(1)
 
 

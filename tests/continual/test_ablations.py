@@ -120,7 +120,7 @@ def test_two_ways_to_switch_a_part_off_agree(stage, one, other):
     assert not differing(after(one, stage), after(other, stage))
 
 
-@pytest.mark.parametrize("init", ["two-hop", "one-hop", "random"])
+@pytest.mark.parametrize("init", ["two-hop", "two-hop-any", "one-hop", "random"])
 @pytest.mark.parametrize("graph", ["cumulative", "block"])
 def test_without_epochs_the_student_is_just_grown(graph, init):
     """From all that is known of the new entities' neighbours, whatever models propagate over."""

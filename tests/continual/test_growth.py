@@ -109,7 +109,7 @@ def test_an_entity_without_any_edge_starts_as_the_most_frequent_ones():
 
 
 @pytest.mark.parametrize("kind", [MF, LightGCN, MultVAE, ItemMultVAE])
-@pytest.mark.parametrize("init", ["two-hop", "one-hop", "random"])
+@pytest.mark.parametrize("init", ["two-hop", "two-hop-any", "one-hop", "random"])
 def test_old_rows_keep_their_bits(kind, init):
     pairs = random_pairs(2, 14, 12, 0.3)
     model = model_of(kind, 9, 8)
@@ -147,6 +147,26 @@ def test_one_hop_is_the_mean_of_the_known_neighbours():
     # User 3 and item 2 know no one: their rows are drawn, small and not zero.
     for row in (grown.user[3], grown.item[2]):
         assert 0 < row.detach().abs().max() < 0.1
+
+
+def test_without_prominence_any_entity_two_hops_away_counts_alike():
+    """User 9 shares item 0 with users 4 to 8, the idle ones; mutation: the busiest are taken."""
+    pairs = {(u, 0) for u in range(4, 10)} | {(4, i) for i in range(1, 7)}
+    model = model_of(MF, 9, 7)
+    with torch.no_grad():
+        model.user.copy_(torch.eye(9)[:, :3])
+        model.user[:, 0] = 2.0 ** torch.arange(9)  # a sum of two tells which two
+        model.item.zero_()
+    drawn = []
+    for seed in range(400):
+        generator = torch.Generator().manual_seed(seed)
+        graph = graph_of(pairs, 10, 7)
+        grown = grow(model, graph, init="two-hop-any", topk=2, generator=generator)
+        total = round(4 * float(grown.user[9, 0].detach()))
+        drawn += [u for u in range(9) if total >> u & 1]
+    share = torch.tensor([drawn.count(user) for user in range(9)]) / 400
+    assert share[:4].sum() == 0 and share.sum() == 2
+    assert share[4:].sub(0.4).abs().max() < 0.1
 
 
 def test_random_rows_have_the_asked_deviation_and_follow_the_generator():
