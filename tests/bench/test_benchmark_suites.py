@@ -4,7 +4,8 @@ import pytest
 
 from ccdgraph.bench.suite import cells, load_suite
 
-SUITES = sorted((Path(__file__).parents[2] / "benchmarks").glob("*_suite.toml"))
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+SUITES = sorted([*FOLDER.glob("*_suite.toml"), *FOLDER.glob("planted*.toml")])
 
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
@@ -16,4 +17,7 @@ def test_the_suites_of_the_benchmarks_stand_for_cells(path):
 
 
 def test_there_are_suites():
-    assert {path.stem for path in SUITES} >= {"yelp_suite", "strategies_suite", "movielens_suite"}
+    assert {path.stem for path in SUITES} >= {
+        *("yelp_suite", "strategies_suite", "movielens_suite"),
+        *("planted", "planted_tuned"),
+    }

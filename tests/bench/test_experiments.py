@@ -1,0 +1,160 @@
+"""The experiments on CCD and the tuning: their variants, their arithmetic, a small run of each."""
+
+import argparse
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ccdgraph.bench import SuiteConfig, cells, load_suite
+from ccdgraph.config import from_dict, to_toml
+from ccdgraph.continual.replay import memorise
+from ccdgraph.data import Interactions, UserItems
+from ccdgraph.nn import Embeddings
+from ccdgraph.run.source import open_stream
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+STREAM = {"num_blocks": 2, "synthetic": {"num_users": 60, "num_items": 50, "num_interactions": 900}}
+SHORT = {"batch_size": 64, "fit": {"epochs": 2, "lr": 1e-2}}
+
+
+@pytest.fixture(autouse=True)
+def _beside_the_scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def script(name: str):
+    return importlib.import_module(name)
+
+
+@pytest.mark.parametrize("data", ["planted", "yelp"])
+def test_every_variant_is_another_run(data):
+    """Cells that would be the same run are refused, so a variant without effect is found here."""
+    experiments = script("experiments")
+    suite, entry = experiments.whole(argparse.Namespace(data=data, path="somewhere", seeds=1))
+    tables = {
+        f"{name} {variant}": table
+        for name, variants in experiments.EXPERIMENTS.items()
+        for variant, table in list(variants.items())[1:]
+    }
+    assert all(next(iter(v.values())) == {} for v in experiments.EXPERIMENTS.values())
+    whole = replace(suite, strategies={"CCD": replace(entry, variants=tables)})
+    assert len(cells(whole)) == 1 + len(tables)
+    ccd = cells(whole)[0].config.ccd
+    assert ccd.update.replay[0].weight == 0.5 and ccd.teacher.distill_weight > 0
+
+
+def test_recovery_is_hand_arithmetic():
+    """From block 2 on .5, .9 and 1 of the accuracy without drift: recovered after two blocks."""
+    series = {
+        ("A", "calm", 0): [0.5, 0.5, 0.4, 0.4, 0.2],
+        ("A", "drift", 0): [0.5, 0.5, 0.2, 0.36, 0.2],
+    }
+    series |= {("A", "calm", 1): [0.5] * 5, ("A", "drift", 1): [0.5, 0.5, 0.1, 0.1, 0.1]}
+    found = script("experiment_tables").recovery("A", series, (0, 1), 2)
+    assert found["block 2"]["mean"] == pytest.approx(0.35)
+    assert found["block 4"]["mean"] == pytest.approx(0.6)
+    assert found["blocks to recover"] == 2 and found["recovered"] == "1 of 2"
+
+
+def test_the_rank_gap_equals_a_loop():
+    draw = torch.Generator().manual_seed(0)
+    ours, theirs = (
+        Embeddings(torch.randn(6, 3, generator=draw), torch.randn(9, 3, generator=draw))
+        for _ in range(2)
+    )
+    pairs = Interactions(torch.tensor([0, 0, 4]), torch.tensor([1, 5, 2]))
+    seen = UserItems.from_interactions([pairs], 6, 9)
+    memory = memorise(theirs, seen, depth=4, draws=1)
+    gap = script("replay_gap").rank_gap(ours, memory, seen)
+    for user in range(6):
+        own = set(pairs.item[pairs.user == user].tolist())
+        scores = ours.scores(torch.tensor([user]))[0].tolist()
+        order = sorted((i for i in range(9) if i not in own), key=lambda i: -scores[i])
+        expected = [order.index(i) - place for place, i in enumerate(memory.item[user].tolist())]
+        assert gap[user].tolist() == expected
+
+
+def test_replay_is_watched_from_the_state_of_the_learner(monkeypatch):
+    """All draws start from the same student, and only what was drawn tells them apart."""
+    module = script("replay_gap")
+    monkeypatch.setattr(module, "EPOCHS", (0, 1, 2))
+    ccd = {
+        "student": {"dim": 4},
+        "teachers": [{"dim": 4}],
+        **{name: SHORT for name in ("base", "generation", "update")},
+        "teacher": {"update": False},
+    }
+    table = {"data": {"tiny": STREAM}, "strategies": {"CCD": {"settings": ccd}}, "seeds": [0]}
+    config = cells(from_dict(SuiteConfig, table | {"ks": [5]}))[0].config
+    found = module.measure(config.learner, open_stream(config.data), 0)
+    assert list(found) == ["no replay", *module.DRAWS]
+    assert len({row["epoch 0"] for row in found.values()}) == 1
+    assert found["uniform"]["epoch 2"] != found["no replay"]["epoch 2"]
+
+
+def small(tmp_path: Path) -> Path:
+    settings = {"backbone": {"dim": 4}, "base": SHORT, **SHORT}
+    table = {"data": {"tiny": STREAM}, "ks": [5], "seeds": [0], "name": "small"}
+    table["strategies"] = {"FineTune": {"settings": settings}, "FIRE": {}}
+    (tmp_path / "small.toml").write_text(to_toml(from_dict(SuiteConfig, table)))
+    return tmp_path / "small.toml"
+
+
+def tuned(tmp_path: Path, monkeypatch, *words: str) -> None:
+    asked = ["tune.py", str(small(tmp_path)), "--to", str(tmp_path / "trials"), "--trials", "3"]
+    monkeypatch.setattr("sys.argv", [*asked, *words])
+    script("tune").main()
+
+
+def test_every_strategy_has_as_many_trials_and_the_best_is_written(tmp_path, monkeypatch):
+    results, suite = tmp_path / "chosen.json", tmp_path / "tuned.toml"
+    tuned(tmp_path, monkeypatch, "--write", str(suite), "--results", str(results))
+    found = json.loads(results.read_text())["strategies"]
+    assert [row["trials"] for row in found.values()] == [3, 3]
+    for name, chosen in found.items():
+        trials = json.loads((tmp_path / "trials" / f"{name}.json").read_text())
+        assert trials[0]["settings"] == {} and chosen["before"] == trials[0]["valid"]["H"]
+        assert chosen["tuned"] == max(trial["valid"]["H"] for trial in trials)
+    over = json.loads(found["FineTune"]["chosen"])
+    written = load_suite(suite)
+    assert written.seeds == (0,) and written.name == "tuned"
+    settings = written.strategies["FineTune"].settings
+    assert settings["batch_size"] == over.get("batch_size", 64)
+
+
+def test_tuning_goes_on_and_reads_no_test_row(tmp_path, monkeypatch):
+    """Mutation: trials counted by test rows."""
+    tuned(tmp_path, monkeypatch, "--only", "FineTune")
+    path = tmp_path / "trials" / "FineTune.json"
+    before = path.read_text()
+    tuned(tmp_path, monkeypatch, "--only", "FineTune")
+    assert path.read_text() == before, "finished trials are not run again"
+    path.unlink()
+    tune, blocks = script("tune"), open_stream(load_suite(small(tmp_path)).data["tiny"]).blocks
+    poisoned = [replace(b, test=replace(b.test, item=b.test.item.flip(0))) for b in blocks[:2]]
+    stream = open_stream(load_suite(small(tmp_path)).data["tiny"])
+    last = replace(blocks[2], test=blocks[2].test[:0])
+    changed = replace(stream, blocks=(*poisoned, last))
+    config = tune.resolved(load_suite(small(tmp_path)), "FineTune", {}, 100)
+    config = replace(config, evaluate=replace(config.evaluate, mask="block"))
+    assert tune.validated(config, stream, {}) == tune.validated(config, changed, {})
+
+
+def test_seeds_that_are_reported_are_not_tuned_with(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        tuned(tmp_path, monkeypatch, "--seeds", "0", "7")
+    assert "[0] are reported by the suite" in capsys.readouterr().err
+
+
+def test_trials_are_distinct_and_a_strategy_without_a_space_is_named():
+    tune, suite = script("tune"), load_suite(FOLDER / "strategies_suite.toml")
+    for name, entry in suite.strategies.items():
+        found = [json.dumps(one, sort_keys=True) for one in tune.settings(name, entry, 12)]
+        assert len(set(found)) == len(found) == (12 if name != "FullBatch" else len(found))
+    entry = replace(suite.strategies["FineTune"], strategy="mine:Mine")
+    with pytest.raises(SystemExit, match="'mine:Mine' has no space"):
+        tune.space("x", entry)
