@@ -27,7 +27,8 @@ def collect(tasks: Iterable[Cell], folder: Path) -> list[dict[str, Any]]:
         models, taught = about["models"], cell.row != "teachers"
         model = models["student" if taught else "teacher"]
         row = {key: getattr(cell, key) for key in PLACE}
-        row |= {"hardware": about["hardware"], "device": about["device"], "config": cell.config}
+        row |= {"hardware": about["hardware"], "device": about["device"]}
+        row["config"] = settings(cell.config)
         row |= {
             "jobs": int((folder / f"{cell.name}.jobs").read_text()),
             "metrics": model["metrics"],
@@ -68,12 +69,11 @@ def write(
     otherwise now.
     """
     held = json.loads(path.read_text()) if path.exists() else {"cells": [], "missing": []}
-    asked, fresh = {_place(cell): _settings(cell.config) for cell in tasks}, {*map(_place, rows)}
+    asked, fresh = {_place(cell): settings(cell.config) for cell in tasks}, {*map(_place, rows)}
     kept = [
         row
         for row in held["cells"]
-        if _place(row) not in fresh
-        and asked.get(_place(row), _settings(row["config"])) == _settings(row["config"])
+        if _place(row) not in fresh and asked.get(_place(row), row["config"]) == row["config"]
     ]
     cells, order = [*kept, *rows], [*PROTOCOLS]
     done, wanted = {*map(_place, cells)}, [*held["missing"], *planned(tasks)]
@@ -164,7 +164,9 @@ def _group(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[key] for key in ("student", "teacher", "row"))
 
 
-def _settings(config: Mapping[str, Any]) -> str:
-    """What decides the result, without where files lie."""
-    own = {key: value for key, value in config.items() if key not in ("device", "teachers_from")}
-    return json.dumps(own | {"data": own["data"]["source"]}, sort_keys=True)
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the result, as JSON gives it back, without where files lie."""
+    left_out = ("device", "teachers_from", "data")
+    own = {key: value for key, value in config.items() if key not in left_out}
+    plain: dict[str, Any] = json.loads(json.dumps(own))
+    return plain

@@ -65,6 +65,7 @@ def test_every_kind_of_cell_ends_up_in_the_table(tmp_path):
     taught = results["loo"]["MF, MF 200, sampled-rrd"]
     assert taught["published"] == 0.4698 and taught["seeds"] == 1  # theirs beside ours
     assert cells["loo", "sampled-rrd"]["metrics"]["test"]["hit@5"] == taught["measured"]
+    assert str(tmp_path) not in json.dumps(results)  # nothing of this machine
     table = (tmp_path / "a.md").read_text()
     assert table.count("| sampled-rrd |") == 1 and table.count("| teachers |") == 2
     assert "--only 'loo'" in table and "Not measured" not in table

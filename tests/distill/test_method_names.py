@@ -132,7 +132,7 @@ def test_stored_lists_that_are_too_short_are_refused():
         build_parts(["rrd"], known, {"rrd": {"k": 3}})
 
 
-@pytest.mark.parametrize("name", ["rrd", "sampled-rrd", "de", "cd", "hetcomp"])
+@pytest.mark.parametrize("name", sorted({*METHODS} - {"concf"}))
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_teacher_that_has_diverged_is_refused(name, value):
     teacher = embeddings(5)
