@@ -1,4 +1,4 @@
-"""The stored results of scale.py, speed.py and peers.py as tables that the documentation includes.
+"""The stored results of scale.py, speed.py and peers.py as tables and plots of the documentation.
 
 python benchmarks/figures.py    # after any of them has written its JSON
 """
@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+STAGES = ("read", "split", "learn block 0", "learn block 1", "measure")
 
 
 def scale(found: dict[str, Any]) -> list[list[str]]:
     """One row for each size, and the exponents below."""
-    stages = ("read", "split", "learn block 0", "learn block 1", "measure")
     clock = "seconds" if found["sizes"][0]["peak_bytes"]["device"] else "processor seconds"
-    head = ["rows", "users", "items", *(f"{stage}, {clock}" for stage in stages), "peak, GiB"]
+    head = ["rows", "users", "items", *(f"{stage}, {clock}" for stage in STAGES), "peak, GiB"]
     lines = [[*head, "Recall@20 student", "teacher", "popularity"]]
     for size in found["sizes"]:
-        seconds = [f"{size[clock][stage]:.1f}" for stage in stages]
+        seconds = [f"{size[clock][stage]:.1f}" for stage in STAGES]
         peak = max(size["peak_bytes"].values()) / 2**30
         quality = [f"{size['recall@20'][n]:.3f}" for n in ("student", "teacher", "popularity")]
         counts = [f"{size[name]:,}" for name in ("rows", "users", "items")]
@@ -28,7 +28,7 @@ def scale(found: dict[str, Any]) -> list[list[str]]:
     slope = {name: f"{value:.2f}" for name, value in found["exponents"].items()}
     memory = slope.get("device bytes", slope.get("host bytes", ""))
     own = "" if clock == "seconds" else ", processor"
-    powers = [slope.get(f"{stage}{own}", "") for stage in stages]
+    powers = [slope.get(f"{stage}{own}", "") for stage in STAGES]
     return [*lines, ["exponent", "", "", *powers, memory, "", "", ""]]
 
 
@@ -52,6 +52,39 @@ def speed(found: dict[str, Any]) -> list[list[str]]:
     return [["ratio", "value"], *([name, f"{value:.3f}"] for name, value in ratios.items())]
 
 
+def pairs(found: dict[str, Any]) -> list[list[str]]:
+    """Every optimisation: milliseconds without and with it."""
+    lines = [["", "before, ms", "after, ms", "times faster", "difference", "Recall@20"]]
+    for name, row in found.get("before and after", {}).items():
+        if isinstance(row, dict) and "before" in row:
+            seconds = [f"{1e3 * row[side]:.1f}" for side in ("before", "after")]
+            recall = [f"{row[key]:.4f}" for key in row if key.startswith("recall")]
+            figures = [f"{row['times faster']:.2f}", f"{row['difference']:.2g}"]
+            lines.append([name, *seconds, *figures, ", ".join(recall)])
+    return lines
+
+
+def served(found: dict[str, Any]) -> list[list[str]]:
+    """Scores and top 20 of a student and of five teachers, and a full evaluation."""
+    lines = [["", "student, ms", "five teachers, ms", "times faster"]]
+    if (part := found.get("serving")) is not None:
+        for batch, student, ensemble in zip(
+            part["batch"], part["student"], part["ensemble"], strict=True
+        ):
+            figures = [f"{1e3 * student:.2f}", f"{1e3 * ensemble:.1f}", f"{ensemble / student:.0f}"]
+            lines.append([f"{batch:,} users", *figures])
+    return lines
+
+
+def layers(found: dict[str, Any]) -> list[list[str]]:
+    """Nanoseconds an edge as the embeddings outgrow the caches."""
+    lines = [["embeddings, MB", "ns an edge"]]
+    if (part := found.get("edges")) is not None:
+        sizes = zip(part["MB of embeddings"], part["ns an edge"], strict=True)
+        lines += [[f"{size:.0f}", f"{ns:.1f}"] for size, ns in sizes]
+    return lines
+
+
 def peers(found: dict[str, Any]) -> list[list[str]]:
     """Seconds, ratios and recall of every peer."""
     lines = [["", "s an epoch", "times ours", "s an evaluation", "Recall@20"]]
@@ -65,9 +98,32 @@ def peers(found: dict[str, Any]) -> list[list[str]]:
     return lines
 
 
+def draw_plot(result: dict[str, Any], path: Path) -> None:
+    """Seconds and peak memory against rows, both axes logarithmic."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    rows = [size["rows"] for size in result["sizes"]]
+    for name in STAGES:
+        left.loglog(rows, [s["seconds"][name] for s in result["sizes"]], "o-", label=name)
+    for name in ("host", "device"):
+        values = [s["peak_bytes"][name] / 2**30 for s in result["sizes"]]
+        if any(values):
+            right.loglog(rows, values, "o-", label=name)
+    for axis, label in ((left, "seconds"), (right, "peak memory, GiB")):
+        axis.set(xlabel="interactions", ylabel=label)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
 def main() -> None:
-    """Write a CSV for every stored result."""
-    tables = (("scale", scale), ("speed", speed), ("speed", steps), ("peers", peers))
+    """Write a CSV for every stored result, and a plot for those of scale."""
+    tables = [("scale", scale), ("peers", peers)]
+    tables += [("speed", make) for make in (speed, steps, pairs, served, layers)]
     for source, make in tables:
         for path in sorted(RESULTS.glob(f"{source}_*.json")):
             device = path.stem.removeprefix(f"{source}_")
@@ -78,6 +134,8 @@ def main() -> None:
             with target.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerows(rows)
+    for path in sorted(RESULTS.glob("scale_*.json")):
+        draw_plot(json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

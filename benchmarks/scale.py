@@ -185,28 +185,6 @@ def exponents(sizes: list[dict[str, Any]]) -> dict[str, float]:
 COUNTED = ("read", "split", "learn block 0", "learn block 1", "measure")
 
 
-def draw_plot(result: dict[str, Any], path: Path) -> None:
-    """Seconds and peak memory against rows, both axes logarithmic."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    rows = [size["rows"] for size in result["sizes"]]
-    for name in COUNTED:
-        left.loglog(rows, [s["seconds"][name] for s in result["sizes"]], "o-", label=name)
-    for name in ("host", "device"):
-        values = [s["peak_bytes"][name] / 2**30 for s in result["sizes"]]
-        if any(values):
-            right.loglog(rows, values, "o-", label=name)
-    for axis, label in ((left, "seconds"), (right, "peak memory, GiB")):
-        axis.set(xlabel="interactions", ylabel=label)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-
-
 def kept(path: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
     """Sizes that a run that was cut off has measured with the same options and versions."""
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -257,7 +235,6 @@ def main() -> None:
         # After every size: a run that is cut off keeps what it has.
         result["exponents"] = exponents(result["sizes"])
         asked.to.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    draw_plot(result, asked.to.with_suffix(".svg"))
     for name, value in result["exponents"].items():
         print(f"{name:30s} grows as rows ** {value:.2f}")
 

@@ -1,12 +1,15 @@
 """The hot paths: message passing, evaluation, sampled steps and serving, as seconds and ratios.
 
-    python benchmarks/speed.py --to benchmarks/results/speed_cpu.json
+    OMP_NUM_THREADS=1 python benchmarks/speed.py --to benchmarks/results/speed_cpu.json
+    python benchmarks/speed.py --device cuda --to benchmarks/results/speed_cuda.json
     python benchmarks/speed.py --check benchmarks/results/speed_cpu.json    # make bench
 
 The data are skewed interactions of Gowalla's size (29,858 users, 40,981 items, 810,128 rows) and,
 for sampled steps, of 100,000 users and items as well. Every figure is the median of ``--repeats``
-runs after one that does not count, the device idle before and after. ``--check`` measures again and
-fails where a ratio is more than ``--slack`` times as bad as the stored one.
+runs after one that does not count, the device idle before and after; what is compared is timed by
+turns. On a CPU seconds are those that the process spends on its cores, which may be shared.
+``--check`` measures again and fails where a ratio is more than ``--slack`` times as bad as the
+stored one. The table of what was measured comes last.
 """
 
 from __future__ import annotations
@@ -22,23 +25,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from before_after import before_after
+from sampled_steps import sampled_steps
+from speed_table import table
 from torch import Tensor
 from torch_geometric.nn import LGConv
 
-from ccdgraph.config import rng
 from ccdgraph.data import skewed_interactions
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.distill.teacher import Ensemble
 from ccdgraph.evaluate import evaluate
-from ccdgraph.nn import Embeddings, LightGCN
-from ccdgraph.objective import BPR, Views
+from ccdgraph.nn import Embeddings
 from ccdgraph.ranking import recommend_lists
 from ccdgraph.run.folder import hardware, versions
-from ccdgraph.sampling import Triplets
 
 GOWALLA = (29_858, 40_981, 810_128)
 LARGE = (100_000, 100_000, 5_000_000)
-DIM, FANOUT, BATCHES = 64, (10, 10), (256, 1024, 4096, 16_384, 65_536)
+DIM = 64
 
 
 class Clock:
@@ -50,14 +53,20 @@ class Clock:
 
     def __call__(self, run: Callable[[], Any]) -> float:
         """Median seconds of ``run`` after one call that does not count."""
-        seconds, now = [], self.now
-        for _ in range(self.repeats + 1):
-            self.wait()
-            started = now()
-            run()
-            self.wait()
-            seconds.append(now() - started)
-        return statistics.median(seconds[1:])
+        return self.by_turns(run)[0]
+
+    def by_turns(self, *runs: Callable[[], Any]) -> list[float]:
+        """Median seconds of each after one round that does not count, one call of each a round."""
+        rounds = [[self.once(run)[0] for run in runs] for _ in range(self.repeats + 1)]
+        return [statistics.median(seconds) for seconds in zip(*rounds[1:], strict=True)]
+
+    def once(self, run: Callable[[], Any]) -> tuple[float, Any]:
+        """Seconds of one call, and what it returns."""
+        self.wait()
+        started = self.now()
+        result = run()
+        self.wait()
+        return self.now() - started, result
 
     def wait(self) -> None:
         """Until the device is idle."""
@@ -88,17 +97,30 @@ def propagation(graph: BipartiteGraph, clock: Clock) -> dict[str, float]:
         torch.autograd.grad((layer(x) * weight).sum(), x)
 
     with torch.no_grad():
-        forward = clock(lambda: graph.propagate(x))
-        pyg = clock(lambda: conv(x, plain))
+        forward = clock.by_turns(lambda: graph.propagate(x), lambda: conv(x, plain))
+    backward = clock.by_turns(lambda: both(graph.propagate), lambda: both(lambda x: conv(x, plain)))
     return {
         "directed edges": num_edges,
         "copy bytes/s": bandwidth,
         "gather floor": num_edges * DIM * 4 / bandwidth,
-        "CSR forward": forward,
-        "CSR forward and backward": clock(lambda: both(graph.propagate)),
-        "PyG LGConv forward": pyg,
-        "PyG LGConv forward and backward": clock(lambda: both(lambda x: conv(x, plain))),
+        "CSR forward": forward[0],
+        "CSR forward and backward": backward[0],
+        "PyG LGConv forward": forward[1],
+        "PyG LGConv forward and backward": backward[1],
     }
+
+
+@torch.no_grad()
+def edges(graph: BipartiteGraph, clock: Clock) -> dict[str, list[float]]:
+    """One layer on graphs of 50 rows for each user and item, as the embeddings outgrow a cache."""
+    found: dict[str, list[float]] = {"MB of embeddings": [], "ns an edge": []}
+    for size in (10_000, 20_000, 40_000, 100_000):
+        large = graph_of((size, size, 50 * size), clock.device)
+        x = torch.randn(large.num_nodes, DIM, device=clock.device)
+        seconds = clock(lambda graph=large, x=x: graph.propagate(x))
+        found["MB of embeddings"].append(x.numel() * x.element_size() / 1e6)
+        found["ns an edge"].append(1e9 * seconds / large.edge_index.size(1))
+    return found
 
 
 def evaluation(graph: BipartiteGraph, clock: Clock) -> dict[str, float]:
@@ -108,52 +130,12 @@ def evaluation(graph: BipartiteGraph, clock: Clock) -> dict[str, float]:
     out = Embeddings(*(torch.randn(n, DIM, generator=draw) for n in sizes)).to(graph.device)
     rows = skewed_interactions(*sizes, 4 * sizes[0], seed=1).to(graph.device)
     everyone = torch.arange(sizes[0], device=graph.device)
-    return {
-        "evaluation": clock(lambda: evaluate(out, rows, graph.user_items, ks=(20, 50, 100))),
-        "lists of everyone": clock(lambda: recommend_lists(out, everyone, 100, graph.user_items)),
-    }
-
-
-def sampled_steps(graph: BipartiteGraph, clock: Clock) -> dict[str, Any]:
-    """Seconds of a BPR step of LightGCN on the whole graph and on samples, by batch size."""
-    device = graph.device
-    model = LightGCN(graph.num_users, graph.num_items, DIM, generator=rng("speed")).to(device)
-    adam = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-4, fused=True)
-    draw = rng("speed", device=device)
-    whole, around = (Views(graph, fanout, model.depth, draw) for fanout in (None, FANOUT))
-    found: dict[str, Any] = {"fanout": list(FANOUT), "batch": [], "whole": [], "sampled": []}
-    term = BPR()
-
-    def step(view: Views, batch: Triplets) -> None:
-        loss = term(model(view([term], [batch])), batch)
-        adam.zero_grad(set_to_none=True)
-        loss.backward()
-        adam.step()
-
-    for size in BATCHES:
-        place = torch.randint(len(graph.user), (size,), generator=draw, device=device)
-        other = torch.randint(graph.num_items, (size, 1), generator=draw, device=device)
-        batch = Triplets(graph.user[place], graph.item[place], other)
-        found["batch"].append(size)
-        for name, view in (("whole", whole), ("sampled", around)):
-            found[name].append(clock(lambda view=view, batch=batch: step(view, batch)))
-    found["Adam on all rows"] = clock(adam.step)
-    found["Adam on touched rows"] = clock(sparse_adam(model, BATCHES[1]))
-    return found
-
-
-def sparse_adam(model: LightGCN, batch: int) -> Callable[[], Any]:
-    """A step of PyTorch's SparseAdam where a batch has touched two of its rows and 20 around each.
-
-    Weight decay is left out, as SparseAdam has none.
-    """
-    tables = [torch.nn.Parameter(table.detach().clone()) for table in (model.user, model.item)]
-    for table in tables:
-        rows = torch.randint(len(table), (1, 22 * batch), device=table.device)
-        values = torch.randn(rows.size(1), DIM, device=table.device)
-        table.grad = torch.sparse_coo_tensor(rows, values, table.shape, check_invariants=False)
-    adam = torch.optim.SparseAdam(tables)
-    return adam.step
+    seen = graph.user_items
+    measured, lists = clock.by_turns(
+        lambda: evaluate(out, rows, seen, ks=(20, 50, 100)),
+        lambda: recommend_lists(out, everyone, 100, seen),
+    )
+    return {"users": rows.user.unique().numel(), "evaluation": measured, "lists of everyone": lists}
 
 
 def serving(graph: BipartiteGraph, clock: Clock) -> dict[str, Any]:
@@ -169,8 +151,9 @@ def serving(graph: BipartiteGraph, clock: Clock) -> dict[str, Any]:
     seen = graph.user_items
     for size in found["batch"]:
         user = torch.arange(size, device=graph.device)
-        for name, scorer in (("student", student), ("ensemble", ensemble)):
-            found[name].append(clock(lambda s=scorer, u=user: recommend_lists(s, u, 20, seen)))
+        runs = (lambda s=s, u=user: recommend_lists(s, u, 20, seen) for s in (student, ensemble))
+        for name, seconds in zip(("student", "ensemble"), clock.by_turns(*runs), strict=True):
+            found[name].append(seconds)
     return found
 
 
@@ -190,18 +173,22 @@ def ratios(found: dict[str, Any]) -> dict[str, float]:
     }
 
 
+RATED = {"propagation", "steps, 100k", "serving", "evaluation"}  # what the ratios are made of
 PARTS: dict[str, tuple[tuple[int, int, int], Callable[[BipartiteGraph, Clock], Any]]] = {
     "propagation": (GOWALLA, propagation),
     "steps, Gowalla": (GOWALLA, sampled_steps),
     "steps, 100k": (LARGE, sampled_steps),
     "serving": (GOWALLA, serving),
     "evaluation": (GOWALLA, evaluation),
+    "before and after": (GOWALLA, before_after),
+    "edges": (GOWALLA, edges),
 }
 
 
-def measure(names: list[str], repeats: int, path: Path | None) -> dict[str, Any]:
+def measure(
+    names: list[str], device: torch.device, repeats: int, path: Path | None
+) -> dict[str, Any]:
     """The named parts, and of the others what ``path`` holds; written there after each."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clock, known = Clock(device, repeats), path is not None and path.exists()
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path and known else {}
     for name in names:
@@ -214,7 +201,7 @@ def measure(names: list[str], repeats: int, path: Path | None) -> dict[str, Any]
             **part(graph_of(sizes, device), clock),
         }
         print(name, flush=True)
-        if PARTS.keys() <= found.keys():
+        if found.keys() >= RATED:
             found["ratios"] = ratios(found)
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -233,8 +220,9 @@ def main() -> None:
     """Measure and write, or compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--to", type=Path)
-    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--only", nargs="+", choices=list(PARTS))
     parser.add_argument("--check", type=Path)
     parser.add_argument("--slack", type=float, default=1.5)
     asked = parser.parse_args()
@@ -248,7 +236,10 @@ def main() -> None:
         stored = json.loads(asked.check.read_text(encoding="utf-8"))
         if "ratios" not in stored:
             sys.exit(f"'{asked.check}' lacks parts; measure all with --to on a quiet machine first")
-    found = measure(asked.only, asked.repeats, asked.to)
+    # What is compared needs the parts of the ratios alone.
+    names = asked.only or (sorted(RATED) if asked.check else list(PARTS))
+    found = measure(names, torch.device(asked.device), asked.repeats, asked.to)
+    print(table(found))
     if asked.check:
         slower = worse(found["ratios"], stored["ratios"], asked.slack)
         sys.exit(f"worse than stored: {', '.join(slower)}" if slower else 0)

@@ -14,6 +14,8 @@ from torch import Tensor
 from ccdgraph.data.interactions import UserItems
 
 BUDGET = 128 * 2**20
+# On a CPU: the C library maps blocks above 32 MiB anew each time, and their pages cost like a pass.
+BLOCK = 16 * 2**20
 
 Result = TypeVar("Result")
 
@@ -24,16 +26,13 @@ class Scorer(Protocol):
     @property
     def num_users(self) -> int:
         """Users it can score; ids are below it."""
-        ...
 
     @property
     def num_items(self) -> int:
         """Items it scores."""
-        ...
 
     def scores(self, user: Tensor) -> Tensor:
         """Scores of every item for each listed user, ``[B] -> [B, I]``."""
-        ...
 
 
 def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -102,8 +101,9 @@ def by_chunks(
     """What ``work`` makes of each piece of ``user``, as :func:`user_chunks` cuts it.
 
     Where the device has no room for a piece, all that is left is cut into halves of its size and
-    the work goes on; a single user that does not fit is an error. On a CUDA device pieces are eight
-    times as large, since a launch costs more there than a cache miss.
+    the work goes on; a single user that does not fit is an error. On a CPU a block of scores takes
+    ``BLOCK`` bytes at the most; on a CUDA device pieces are eight times as large, since a launch
+    costs more there than a cache miss.
 
     Args:
         work: takes users ``[n]`` and changes nothing: it may be cut off and called again.
@@ -115,7 +115,7 @@ def by_chunks(
     >>> by_chunks(len, torch.arange(5), 10, budget=240, copies=3)
     [2, 2, 1]
     """
-    budget *= 8 if user.is_cuda else 1
+    budget = 8 * budget if user.is_cuda else min(budget, copies * BLOCK)
     results, left = [], list(user_chunks(user, num_items, budget=budget, copies=copies))
     while left:
         try:
@@ -244,7 +244,6 @@ def ranks_of(scores: Tensor, item: Tensor) -> Tensor:
     tie = bound.gather(1, bucket.clamp(max=num_listed - 1)) == scores
     row, column = tie.nonzero(as_tuple=True)
     key = ((row * num_listed + bucket[row, column]) * num_items + column).sort().values
-    first = torch.arange(num_rows, device=item.device)[:, None] * num_listed + place
-    first = first * num_items
+    first = (torch.arange(num_rows, device=item.device)[:, None] * num_listed + place) * num_items
     earlier = torch.searchsorted(key, first + listed) - torch.searchsorted(key, first)
     return (higher + earlier).masked_fill_(item < 0, num_items)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ccdgraph import ranking
 from ccdgraph.data.interactions import Interactions, UserItems
 from ccdgraph.ranking import mask_seen, ranks_of, recommend_lists, topk, user_chunks
 
@@ -194,6 +195,16 @@ def test_no_block_asked_for_exceeds_the_budget() -> None:
     recommend_lists(scorer, torch.arange(100), 5, seen_of([], 100, 50), budget=3 * 50 * 4 * 7)
     assert sum(scorer.asked) == 100
     assert max(scorer.asked) == 7
+
+
+def test_blocks_on_a_cpu_stay_where_memory_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = torch.randn(100, 50, generator=torch.Generator().manual_seed(0))
+    whole, pieces = Stored(matrix), Stored(matrix)
+    expected = recommend_lists(whole, torch.arange(100), 5)
+    monkeypatch.setattr(ranking, "BLOCK", 50 * 4 * 9)
+    found = recommend_lists(pieces, torch.arange(100), 5)
+    assert max(whole.asked) == 100 and max(pieces.asked) == 9
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_nan_scores_are_refused() -> None:

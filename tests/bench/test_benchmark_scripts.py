@@ -5,8 +5,18 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+
+from ccdgraph.data import skewed_interactions
+from ccdgraph.data.graph import BipartiteGraph
+from ccdgraph.data.interactions import Interactions
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def scripts_find_one_another(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
 
 
 def script(name: str) -> ModuleType:
@@ -41,6 +51,52 @@ def test_a_ratio_that_got_worse_is_named(capsys):
     assert worse({"one": 1.4, "other": 1.0}, stored, 1.5) == []
     assert worse({"one": 1.6, "other": 2.0}, stored, 1.5) == ["one"]
     assert "1.600" in capsys.readouterr().out
+
+
+class Counted:
+    """A clock on which every call takes a second more than the one before."""
+
+    device, repeats, calls = torch.device("cpu"), 2, 0
+
+    def once(self, run):
+        self.calls += 1
+        return float(self.calls), run()
+
+
+def test_pairs_are_timed_by_turns_and_their_results_compared():
+    pair = script("before_after").by_turns(Counted(), lambda: "old", lambda: "new")
+    assert pair[1:] == ("old", "new")
+    # Turns (1, 2), which do not count, (3, 4) and (5, 6).
+    assert pair[0] == {"before": 4, "after": 5, "times faster": pytest.approx((3 / 4 + 5 / 6) / 2)}
+
+
+def test_optimisations_leave_results_as_they_are(monkeypatch):
+    rows = skewed_interactions(300, 200, 6000)
+    graph, pairs = BipartiteGraph.from_interactions(rows, 300, 200), script("before_after")
+    graph = graph.grow(Interactions(torch.tensor([0]), torch.tensor([0])), 2000, 400)
+    for part in (pairs.blocks, pairs.wide, pairs.counting):
+        assert part(graph, Counted())["difference"] <= 1e-6, part.__name__
+    assert pairs.rest(graph, Counted())["difference"] <= 1e-3, "of gradients that are sums"
+
+
+def test_the_table_of_speed_shows_pairs_sizes_and_ratios():
+    found = {
+        "serving": {"repeats": 5, "batch": [1, 2], "student": [0.001, 0.002]},
+        "before and after": {
+            "repeats": 5,
+            "one": {"before": 0.2, "after": 0.1, "times faster": 2.0, "difference": 0.0},
+        },
+        "edges": {"MB of embeddings": [5.0], "ns an edge": [7.5]},
+        "ratios": {"a / b": 0.25},
+    }
+    text = script("speed_table").table(found)
+    for line in (
+        "| serving, student, batch 2 | 2.000 |",
+        "| one | 200.0 | 100.0 | 2.00 | 0 |  |",
+        "| 5 | 7.50 |",
+        "| a / b | 0.2500 |",
+    ):
+        assert line in text
 
 
 def test_ratios_of_peers_are_to_the_model_of_their_kind():
