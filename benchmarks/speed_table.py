@@ -16,8 +16,8 @@ def table(found: dict[str, Any]) -> str:
     for name, part in parts.items():
         for key, value in part.items():
             if isinstance(value, list) and key not in ("batch", "fanout"):
-                pairs = zip(part["batch"], value, strict=True)
-                lines += [f"| {name}, {key}, batch {b:,} | {1e3 * x:.3f} |" for b, x in pairs]
+                sizes = zip(part["batch"], value, strict=True)
+                lines += [f"| {name}, {key}, batch {b:,} | {1e3 * x:.3f} |" for b, x in sizes]
             elif isinstance(value, float) and "bytes" not in key:
                 lines.append(f"| {name}, {key} | {1e3 * value:.3f} |")
     head, *rows = pairs(found)
