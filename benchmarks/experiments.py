@@ -145,10 +145,13 @@ def drifting(options: argparse.Namespace) -> dict[str, Any]:
             write_stream(stream, options.to / "streams" / name)
     paths = {n: str(options.to / "streams" / n) for n in ("calm", "drift")}
     data = {n: DataConfig(source="stream", path=path) for n, path in paths.items()}
+    learners = {n: replace(e, variants={}) for n, e in suite.strategies.items()}
+    block = overlay(learners["FineTune"].settings, {"graph": "block"})
+    learners["FineTune, own graph"] = StrategyEntry("FineTune", block)
     suite = replace(
         suite, name="drift", data=data, protocols=("within",), ks=(20,),
         seeds=tuple(range(options.seeds)), scorers=None, reference=None,
-        strategies={n: replace(e, variants={}) for n, e in suite.strategies.items()},
+        strategies=learners,
     )  # fmt: skip
     outcomes = run_suite(suite, options.to / "drift", jobs=options.jobs, on_task=told)
     series: dict[tuple[str, str, int], list[float]] = {}

@@ -30,9 +30,11 @@ from ccdgraph.objective import Objective, Part, SoftBCE
 from ccdgraph.ranking import by_chunks, mask_seen, ranks_of
 from ccdgraph.train import embed
 
-EPOCHS = (0, 1, 5, 10, 20, 30)
+EPOCHS = (0, 1, 5, 10, 20, 30)  # looked at; CCD itself learns ten
 # How pairs are drawn: by disparity or not, and the sharpness.
 DRAWS = {"uniform": (False, 0.0), "sharpness 1e-4": (True, 1e-4), "sharpness 1e-2": (True, 1e-2)}
+
+Gaps = dict[int, list[Tensor]]  # by epoch, of every memory ``[U, N]``
 
 
 def rank_gap(out: Embeddings, memory: Memory, seen: UserItems) -> Tensor:
@@ -55,11 +57,14 @@ class Watch:
 
     memories: Sequence[Memory]
     seen: UserItems
-    gaps: list[list[Tensor]] = field(default_factory=list)
+    gaps: Gaps = field(default_factory=dict)
+    epoch: int = 0
 
     def look(self, out: Embeddings) -> None:
-        """Keep the gaps to every memory."""
-        self.gaps.append([rank_gap(out, memory, self.seen) for memory in self.memories])
+        """Keep the gaps to every memory, where the epoch is one that is asked for."""
+        if self.epoch in EPOCHS:
+            self.gaps[self.epoch] = [rank_gap(out, memory, self.seen) for memory in self.memories]
+        self.epoch += 1
 
     def beside(self, validate: Callable[[Embeddings], float] | None) -> Any:
         """Look after every epoch."""
@@ -117,7 +122,7 @@ def measure(config: CCDConfig, stream: Stream, seed: int) -> dict[str, dict[str,
                 gaps, keys = learn(scene, learner.student, memories, draw)
                 _by_epoch(found[draw], gaps)
                 drawn = [_drawn(memory, keys, known.seen.num_items) for memory in memories]
-                _parts(found[draw], plain[-1], gaps[-1], drawn)
+                _parts(found[draw], plain, gaps, drawn)
         learner.update(block)
     return {
         name: {key: statistics.fmean(values) for key, values in row.items()}
@@ -125,11 +130,14 @@ def measure(config: CCDConfig, stream: Stream, seed: int) -> dict[str, dict[str,
     }
 
 
-def _by_epoch(row: dict[str, list[float]], gaps: Sequence[Sequence[Tensor]]) -> None:
+def _by_epoch(row: dict[str, list[float]], gaps: Gaps) -> None:
     for epoch in EPOCHS:
-        row[f"epoch {epoch}"].append(
-            float(torch.cat([g.flatten() for g in gaps[epoch]]).float().mean())
-        )
+        row[f"epoch {epoch}"].append(_mean(gaps[epoch], None))
+
+
+def _mean(gaps: Sequence[Tensor], chosen: Sequence[Tensor] | None) -> float:
+    masks = chosen or [torch.ones_like(gap, dtype=torch.bool) for gap in gaps]
+    return float(torch.cat([g[m] for g, m in zip(gaps, masks, strict=True)]).float().mean())
 
 
 def _drawn(memory: Memory, keys: Tensor, num_items: int) -> Tensor:
@@ -137,17 +145,11 @@ def _drawn(memory: Memory, keys: Tensor, num_items: int) -> Tensor:
 
 
 def _parts(
-    row: dict[str, list[float]],
-    without: Sequence[Tensor],
-    replayed: Sequence[Tensor],
-    drawn: Sequence[Tensor],
+    row: dict[str, list[float]], without: Gaps, replayed: Gaps, drawn: Sequence[Tensor]
 ) -> None:
-    """Gaps at the last epoch of the pairs that were drawn and of the others in the lists."""
-    for name, chosen in (("drawn", drawn), ("others", [~mask for mask in drawn])):
-        pair = [
-            float(torch.cat([g[m] for g, m in zip(gaps, chosen, strict=True)]).float().mean())
-            for gaps in (without, replayed)
-        ]
-        row[f"{name}, no replay"].append(pair[0])
-        row[f"{name}, replay"].append(pair[1])
-        row[f"{name}, recovered"].append(1 - pair[1] / pair[0])
+    """Shares of the gap that are gone, of the pairs that were drawn and of the others."""
+    others = [~mask for mask in drawn]
+    for epoch in EPOCHS[-3:]:
+        for name, chosen in (("drawn", drawn), ("others", others)):
+            share = 1 - _mean(replayed[epoch], chosen) / _mean(without[epoch], chosen)
+            row[f"{name} recovered, {epoch}"].append(share)

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +95,18 @@ def test_replay_is_watched_from_the_state_of_the_learner(monkeypatch):
     assert list(found) == ["no replay", *module.DRAWS]
     assert len({row["epoch 0"] for row in found.values()}) == 1
     assert found["uniform"]["epoch 2"] != found["no replay"]["epoch 2"]
+    assert {"drawn recovered, 2", "others recovered, 2"} < set(found["uniform"])
+
+
+def test_what_is_recovered_is_hand_arithmetic():
+    """Of the drawn pair 10 of 20 places are left, of the others 4 + 5 of 4 + 8."""
+    plain, replayed = torch.tensor([[20, 4, 8]]), torch.tensor([[10, 4, 5]])
+    drawn = [torch.tensor([[True, False, False]])]
+    module, row = script("replay_gap"), defaultdict(list)
+    gaps = [{epoch: [each] for epoch in module.EPOCHS} for each in (plain, replayed)]
+    module._parts(row, *gaps, drawn)
+    assert row["drawn recovered, 30"] == [0.5]
+    assert row["others recovered, 30"] == pytest.approx([0.25])
 
 
 def small(tmp_path: Path) -> Path:
@@ -158,3 +171,26 @@ def test_trials_are_distinct_and_a_strategy_without_a_space_is_named():
     entry = replace(suite.strategies["FineTune"], strategy="mine:Mine")
     with pytest.raises(SystemExit, match="'mine:Mine' has no space"):
         tune.space("x", entry)
+
+
+def test_every_strategy_that_learns_steps_is_timed(tmp_path, monkeypatch):
+    module, continual = script("constant_steps"), importlib.import_module("ccdgraph.continual")
+    known = {n for n in continual.__all__ if isinstance(getattr(continual, n), type)}
+    strategies = {n for n in known if issubclass(getattr(continual, n), continual.Strategy)}
+    assert strategies - set(module.NAMES) <= {"Strategy", "FIRE", "AdaptiveCCD", "Online"}
+    words = ["--blocks", "2", "--rows", "512", "--epochs", "2", "--only", "SPMF", "FullBatch"]
+    monkeypatch.setattr("sys.argv", ["constant_steps.py", *words, "--to", str(tmp_path / "a.json")])
+    module.main()
+    found = json.loads((tmp_path / "a.json").read_text())["steps"]
+    assert set(found) == {"SPMF, model", "FullBatch, model"}
+    fixed, growing = found["SPMF, model"], found["FullBatch, model"]
+    assert fixed["steps of an epoch, first"] == fixed["steps of an epoch, last"] == 2
+    assert growing["steps of an epoch, last"] > growing["steps of an epoch, first"] > 2
+
+
+def test_tables_of_the_experiments_are_those_of_the_document():
+    """A number typed into RESULTS.md, or left from an older file, fails."""
+    results = FOLDER / "results" / "experiments"
+    table = script("experiment_tables").markdown(json.loads((results / "planted.json").read_text()))
+    assert table == (results / "planted.md").read_text()
+    assert table in (FOLDER / "RESULTS.md").read_text()
