@@ -19,6 +19,7 @@ from ccdgraph.continual.scene import Scene
 from ccdgraph.continual.stages import (
     remember,
     train_teacher,
+    unlisted,
     update_student,
     update_teacher,
 )
@@ -29,6 +30,8 @@ from ccdgraph.distill.trajectory import Snapshots, Trajectories
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings
 from ccdgraph.ranking import Scorer
 from ccdgraph.train import embed
+
+Shared = tuple[list[Memory], Neighbours | None, Tensor | None]
 
 
 class CCD(Strategy):
@@ -63,7 +66,7 @@ class CCD(Strategy):
         self.known: Known | None = None
         self.index, self.done = -1, 0
         self.seconds: dict[str, float] = {}
-        self._cache: tuple[int, list[Memory], Neighbours | None] | None = None
+        self._cache: tuple[int, Shared] | None = None
 
     def update(self, block: Block) -> Scorer:
         """Learn ``block``; stages that were finished before :meth:`restore` are not repeated.
@@ -112,17 +115,16 @@ class CCD(Strategy):
 
     def _update_student(self, block: Block) -> None:
         assert self.student is not None and self.known is not None
-        proxies = {name: self.knowledge[name] for name in ("stability", "plasticity")}
+        knowledge = dict(self.knowledge)
         for place, piece in enumerate(parts(block, self.config.update.updates, self.known)):
             self._arrive(piece, part=place)
             scene = self._scene(piece, "student", place)
-            self.student = update_student(scene, self.student, proxies)
+            self.student = update_student(scene, self.student, knowledge)
         self.knowledge["student"] = embed(self.student, self.known.graph)
 
     def _update_teacher(self, block: Block, member: int) -> None:
-        memories, neighbours = self._shared(block)
         scene = self._watching(block, member)
-        self.teachers[member] = update_teacher(scene, self.teachers[member], memories, neighbours)
+        self.teachers[member] = update_teacher(scene, self.teachers[member], *self._shared(block))
         self._keep(scene, member)
 
     def _generate_student(self, block: Block) -> None:
@@ -152,9 +154,8 @@ class CCD(Strategy):
 
     def scorers(self) -> dict[str, Scorer]:
         """The served student, the ensemble, the distilled student and the proxies."""
-        names = ("student", "generated", "stability", "plasticity")
-        known: dict[str, Scorer] = {name: self.knowledge[name] for name in names}
-        return {"student": known.pop("student"), "teacher": self.ensemble(), **known}
+        others = {n: self.knowledge[n] for n in ("generated", "stability", "plasticity")}
+        return {"student": self.knowledge["student"], "teacher": self.ensemble(), **others}
 
     def _watching(self, block: Block, member: int) -> Scene:
         """Where a teacher is trained, and looked at on the way if a method will ask."""
@@ -191,16 +192,17 @@ class CCD(Strategy):
             None if report is None else lambda done, total, _: report(label, done, total),
         )
 
-    def _shared(self, block: Block) -> tuple[list[Memory], Neighbours | None]:
-        """What all members read in their update; made for the first and kept for the others."""
+    def _shared(self, block: Block) -> Shared:
+        """What all members read in their update; made for the first, kept for the others."""
         if self._cache is None or self._cache[0] != block.index:
             stage, scene = self.config.teacher, self._scene(block, "teacher")
             sources = {n: self.knowledge[n] for n in ("stability", "plasticity", "student")}
             memories = remember(scene, sources, per_block(stage.replay, block.index))
             before = scene.known.before if stage.update and stage.distill_weight > 0 else None
             near = Neighbours.of(before, mean_degree=stage.mean_degree) if before else None
-            self._cache = (block.index, memories, near)
-        return self._cache[1], self._cache[2]
+            exclude = unlisted(scene, self.knowledge.values(), stage.exclude_listed)
+            self._cache = (block.index, (memories, near, exclude))
+        return self._cache[1]
 
     def state(self) -> dict[str, Tensor]:
         """Models, served embeddings, and which stage of which block was finished last."""

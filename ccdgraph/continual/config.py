@@ -134,6 +134,8 @@ class StudentConfig:
         init: how new entities start.
         topk: prominent entities of the two-hop mean.
         replay: one setting for all blocks, or one for each block from 1 on.
+        exclude_listed: never draw a negative from the best so many items of the proxies, the last
+            student and the distilled one, as the released code does; 0 leaves out the seen alone.
         batch_size: interactions of a step.
         fit: training settings.
     """
@@ -142,6 +144,7 @@ class StudentConfig:
     init: Initialisation = "two-hop"
     topk: int = 20
     replay: tuple[ReplayConfig, ...] = (ReplayConfig(),)
+    exclude_listed: int = 0
     batch_size: int = 2048
     fit: FitConfig = FitConfig(epochs=10, lr=1e-3, weight_decay=1e-4)
 
@@ -162,6 +165,7 @@ class TeacherConfig:
         num_drawn: users and items that stand for all in the sums of LWC-KD; 0 takes all.
         replay: one setting for all blocks, or one for each block from 1 on.
         pseudo_label: input weight of a replayed pair in a variational teacher.
+        exclude_listed: as in stage 2, of the student that has learnt the block.
         batch_size: interactions of a step.
         fit: training settings.
     """
@@ -176,6 +180,7 @@ class TeacherConfig:
     num_drawn: int = 0
     replay: tuple[ReplayConfig, ...] = (ReplayConfig(anneal=5.0),)
     pseudo_label: float = 0.1
+    exclude_listed: int = 0
     batch_size: int = 2048
     fit: FitConfig = FitConfig(epochs=10, lr=1e-3, weight_decay=1e-4)
 

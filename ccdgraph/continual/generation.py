@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ccdgraph.continual.config import CCDConfig
+from ccdgraph.continual.exclusions import exclusions, list_keys
 from ccdgraph.continual.scene import Scene
-from ccdgraph.data.interactions import UserItems
 from ccdgraph.distill.knowledge import Knowledge
 from ccdgraph.distill.methods import build_parts, check_student
 from ccdgraph.distill.trajectory import Trajectories
 from ccdgraph.nn import Backbone, Embeddings
-from ccdgraph.ranking import Scorer, recommend_lists
+from ccdgraph.ranking import Scorer
 from ccdgraph.train import Objective, Term, embed
 
 
@@ -42,12 +42,10 @@ def generate_student(
     everyone = torch.arange(seen.num_users, device=scene.device)
     users = scene.sample("taught", everyone, stage.users)
     known = _knowledge(scene, teacher, student, users, trajectories)
-    exclude = seen.keys()
+    exclude = None
     if stage.exclude_listed:
-        lists = known.lists(stage.list_length).items
-        listed = [_list_keys(everyone, lists, seen.num_items)]
-        listed += [_listed(other, seen, stage.list_length, users) for other in others]
-        exclude = torch.unique(torch.cat([exclude, *listed]))
+        taught = list_keys(everyone, known.lists(stage.list_length).items, seen.num_items)
+        exclude = exclusions(seen, others, stage.list_length, users, taught)
     parts = [scene.interactions(student, stage.batch_size, exclude=exclude)]
     for part in build_parts(stage.distill, known, stage.settings):
         term = OnTables(part.term) if stage.into == "tables" else part.term
@@ -97,18 +95,6 @@ class OnTables(Term):
         user, item = out.layers[0].split([out.num_users, out.num_items])
         loss: Tensor = self.term(Embeddings(user, item), batch)
         return loss
-
-
-def _listed(scorer: Scorer, seen: UserItems, k: int, user: Tensor) -> Tensor:
-    """Keys of the ``k`` best unseen items of each of ``user`` whom ``scorer`` knows."""
-    user = user[user < scorer.num_users]
-    known = seen.within(scorer.num_users, scorer.num_items)
-    _, item = recommend_lists(scorer, user, min(k, scorer.num_items), known)
-    return _list_keys(user, item, seen.num_items)
-
-
-def _list_keys(user: Tensor, lists: Tensor, num_items: int) -> Tensor:
-    return (user.unsqueeze(1) * num_items + lists)[lists >= 0]
 
 
 def check_config(config: CCDConfig) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from ccdgraph.continual.config import ReplayConfig, per_block
+from ccdgraph.continual.exclusions import exclusions
 from ccdgraph.continual.lwckd import LWCKD, Neighbours
 from ccdgraph.continual.piw import PIW, ClusterLoss
 from ccdgraph.continual.replay import Memory, ReplayBatches, memorise
@@ -16,6 +18,7 @@ from ccdgraph.continual.scene import Scene
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings, MultVAE
+from ccdgraph.ranking import Scorer
 from ccdgraph.sampling import Pairs
 from ccdgraph.train import Objective, Part, SoftBCE, embed
 
@@ -28,19 +31,42 @@ def train_teacher(scene: Scene, member: BackboneConfig) -> Backbone:
     return model
 
 
-def update_student(scene: Scene, student: Backbone, proxies: Mapping[str, Embeddings]) -> Backbone:
-    """Stage 2: the student grown for the block and trained on it, with proxy-guided replay."""
+def update_student(
+    scene: Scene, student: Backbone, knowledge: Mapping[str, Embeddings]
+) -> Backbone:
+    """Stage 2: the student grown for the block and trained on it, with proxy-guided replay.
+
+    Args:
+        scene: where.
+        student: the one that served the last block, or was distilled after it.
+        knowledge: the proxies, whom replay asks; what they and any others list is no negative where
+            ``exclude_listed`` says so.
+    """
     stage = scene.config.update
     model = scene.grow(student, stage.init, stage.topk)
     replay = per_block(stage.replay, scene.block.index)
-    objectives = [Objective((scene.interactions(model, stage.batch_size),))]
+    proxies = {name: knowledge[name] for name in ("stability", "plasticity")}
+    exclude = unlisted(scene, knowledge.values(), stage.exclude_listed)
+    objectives = [Objective((scene.interactions(model, stage.batch_size, exclude=exclude),))]
     objectives += _replay(scene, remember(scene, proxies, replay), replay)
     scene.fit(model, objectives, stage.fit)
     return model
 
 
+def unlisted(scene: Scene, others: Iterable[Scorer], k: int) -> Tensor | None:
+    """What is no negative of the block, if that is more than the seen: the ``k`` best of others."""
+    if not k:
+        return None
+    seen = scene.known.seen
+    return exclusions(seen, others, k, torch.arange(seen.num_users, device=scene.device))
+
+
 def update_teacher(
-    scene: Scene, teacher: Backbone, memories: Sequence[Memory], neighbours: Neighbours | None
+    scene: Scene,
+    teacher: Backbone,
+    memories: Sequence[Memory],
+    neighbours: Neighbours | None,
+    exclude: Tensor | None = None,
 ) -> Backbone:
     """Stage 3 for one member: grown for the block, trained with LWC-KD, PIW and replay.
 
@@ -51,6 +77,7 @@ def update_teacher(
         teacher: the member before the block.
         memories: sources of replay (:func:`remember`).
         neighbours: old neighbours, or ``None`` without LWC-KD.
+        exclude: keys of pairs that are no negatives; the seen ones by default.
     """
     stage = scene.config.teacher
     model = scene.grow(teacher, stage.init, stage.topk)
@@ -66,7 +93,7 @@ def update_teacher(
         part = scene.reconstruction(model, target, batch_size=stage.batch_size)
         scene.fit(model, [Objective((part,))], stage.fit, graph)
         return model
-    parts = [scene.interactions(model, stage.batch_size)]
+    parts = [scene.interactions(model, stage.batch_size, exclude=exclude)]
     if neighbours is not None and stage.distill_weight:
         parts += _past(scene, teacher, neighbours)
     scene.fit(model, [Objective(tuple(parts)), *replays], stage.fit)
