@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from citeulike_protocols import PROTOCOLS, Cell
+from citeulike_protocols import PROTOCOLS, UNTAUGHT, Cell
 
 PLACE = ("protocol", "row", "student", "teacher", "seed")
 COST = ("parameters", "epochs", "best_epoch", "seconds_per_epoch", "peak_memory")
@@ -75,17 +75,17 @@ def write(
         for row in held["cells"]
         if _place(row) not in fresh and asked.get(_place(row), row["config"]) == row["config"]
     ]
-    cells, order = [*kept, *rows], [*PROTOCOLS]
+    cells = [*kept, *rows]
     done, wanted = {*map(_place, cells)}, [*held["missing"], *planned(tasks)]
     missing = [*{_place(at): at for at in wanted if _place(at) not in done}.values()]
-    names = [name for name in order if any(at["protocol"] == name for at in [*cells, *missing])]
+    begun = {at["protocol"] for at in (*cells, *missing)}
     commands = held.get("commands", {}) | commands
-    tables = {name: table(name, cells, missing) for name in names}
+    tables = {name: table(name, cells, missing) for name in PROTOCOLS}  # pages ask for each
     hardware = {"hardware": ", ".join(sorted({row["hardware"] for row in cells}))}
     whole = {"about": hardware, "commands": commands, **tables, "cells": cells, "missing": missing}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(whole, indent=1) + "\n")
-    path.with_suffix(".md").write_text(markdown(commands, tables, missing))
+    path.with_suffix(".md").write_text(markdown(commands, tables, missing, begun))
     return missing
 
 
@@ -95,7 +95,12 @@ def table(
     """The rows of a protocol by label; what is not measured says so."""
     protocol = PROTOCOLS[name]
     split, metric = protocol.metric
-    every = [row for row in (*cells, *missing) if row["protocol"] == name]
+    every = [row for row in (*cells, *missing) if row["protocol"] == name] or [
+        {"student": student, "teacher": teacher, "row": row}
+        for teacher in protocol.teachers or (UNTAUGHT,)
+        for student in protocol.student
+        for row in protocol.methods
+    ]
     rank = {row: place for place, row in enumerate(["teachers", *protocol.methods])}
     rank |= {row: rank[of] for row, of in protocol.agreed.items()}
     every.sort(key=lambda row: (row["student"] != "idle", rank.get(row["row"], len(rank))))
@@ -129,10 +134,13 @@ def markdown(
     commands: Mapping[str, str],
     tables: Mapping[str, Mapping[str, Mapping[str, Any]]],
     missing: Sequence[Mapping[str, Any]],
+    begun: Collection[str],
 ) -> str:
-    """One table a protocol."""
+    """One table for each protocol that is begun."""
     lines = []
     for name, entries in tables.items():
+        if name not in begun:
+            continue
         protocol = PROTOCOLS[name]
         lines += [f"## {name}", "", f"{' '.join(protocol.metric)}, {protocol.folder}:", ""]
         lines += [f"    {commands[name]}", ""] if name in commands else []

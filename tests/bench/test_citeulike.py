@@ -62,6 +62,7 @@ def test_every_kind_of_cell_ends_up_in_the_table(tmp_path):
         own = cell.get("members", {"student": cell}).values()
         assert all(one["seconds_per_epoch"] > 0 and one["epochs"] == 1 for one in own)
         assert all(one["peak_memory"]["host"] > 0 for one in own) and cell["hardware"]
+    assert {row["measured"] for row in results["speed"].values()} == {"not measured"}
     taught = results["loo"]["MF, MF 200, sampled-rrd"]
     assert taught["published"] == 0.4698 and taught["seeds"] == 1  # theirs beside ours
     assert cells["loo", "sampled-rrd"]["metrics"]["test"]["hit@5"] == taught["measured"]
