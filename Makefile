@@ -3,7 +3,7 @@
 # make docs     the HTML documentation, in docs/_build/html
 # make scatter  torch-scatter, compiled against the torch of the environment (minutes)
 # make bench    key ratios of the hot paths against the stored ones (minutes)
-# make bench-peers  ccdgraph beside PyG and implicit, in an environment of its own (minutes)
+# make bench-peers  ccdgraph beside PyG, RecBole and implicit, in environments of their own (minutes)
 # make clean    removes the environment and everything built
 
 # The first Python in the supported range; give another one as PYTHON=...
@@ -25,6 +25,7 @@ SCATTER := PATH="$(abspath $(BIN)):$$PATH" MAX_JOBS=$(JOBS) $(PIP) install \
 	--constraint requirements/constraints.txt --no-build-isolation --no-deps torch-scatter
 
 PEERS := build/peers
+RECBOLE := build/recbole
 PEERS_INSTALL := $(PEERS)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
 	--constraint requirements/constraints.txt
 
@@ -50,8 +51,9 @@ scatter: $(VENV)/scatter.stamp
 bench: $(VENV)/run.stamp
 	$(BIN)/python benchmarks/speed.py --check benchmarks/results/speed_cpu.json
 
-bench-peers: $(PEERS)/peers.stamp
-	$(PEERS)/bin/python benchmarks/peers.py --to benchmarks/results/peers_cpu.json
+bench-peers: $(PEERS)/peers.stamp $(RECBOLE)/recbole.stamp
+	$(PEERS)/bin/python benchmarks/peers.py --recbole $(RECBOLE)/bin/python \
+		--to benchmarks/results/peers_cpu.json
 
 clean:
 	rm -rf $(VENV) build docs/_build docs/api/generated docs/how_to ccdgraph.egg-info
@@ -103,4 +105,14 @@ $(PEERS)/peers.stamp: requirements/peers.txt requirements/constraints.txt
 	$(PEERS_INSTALL) $(TORCH)
 	$(PEERS_INSTALL) setuptools
 	$(PEERS_INSTALL) $(PACKAGE) . --requirement requirements/peers.txt
+	@touch $@
+
+# Without its dependencies: ray is not used here and has no build for every supported Python.
+$(RECBOLE)/recbole.stamp: requirements/recbole.txt
+	$(PYTHON) -m venv --clear $(RECBOLE)
+	$(RECBOLE)/bin/python -m pip --disable-pip-version-check --no-input install --quiet $(TORCH)
+	$(RECBOLE)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+		--requirement requirements/recbole.txt
+	$(RECBOLE)/bin/python -m pip --disable-pip-version-check --no-input install --quiet --no-deps \
+		recbole==1.2.1
 	@touch $@

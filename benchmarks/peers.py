@@ -2,133 +2,174 @@
 
     make bench-peers    # python benchmarks/peers.py --to benchmarks/results/peers_cpu.json
 
-LightGCN (d = 64, two layers, BPR, one negative, batch 2,048): ccdgraph's ``fit``, and PyG's
-``LightGCN`` in the way of the example that comes with it (an epoch over shuffled edges, uniform
-negatives, one propagation a step; evaluation by batches of users). Matrix factorisation (d = 64):
-ccdgraph's MF, and implicit's BPR, which takes one row at a time. Seconds are medians
-over epochs after the first, on a CPU those that one core spends, whatever else the machine does;
-Recall@20 is that of a fifth of the rows, held out, at the end.
+LightGCN (d = 64, two layers, BPR, batch 2,048, Adam, no penalty) from the same initial tables and
+with one uniform negative: ccdgraph's ``fit``; PyG's ``LightGCN`` in the way of the example that
+comes with it (an epoch over shuffled edges, one propagation a step); RecBole 1.2.1 with
+``--recbole PYTHON``, in that environment (``peers_recbole.py``), whose negatives are never seen
+items. Matrix factorisation (d = 64): ccdgraph's MF, and implicit's BPR, which takes one row at a
+time. An epoch of ccdgraph and one of PyG come by turns, and both are run from several seeds of
+order and negatives; seconds are medians over epochs after the first, on a CPU those that one core
+spends, whatever else the machine does. Recall@20 is that of a fifth of the rows, held out, at the
+end, mean over seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import itertools
 import json
 import math
 import statistics
-import time
+import subprocess
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from figures import peers as rows_of
+from peers_world import BATCH, DIM, LR, figures, tables, wait, world
 from torch_geometric.nn import LightGCN as PyGLightGCN
 
 from ccdgraph.config import rng
-from ccdgraph.data import Events, Vocabulary, skewed_interactions, split_stream
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.stream import Block
-from ccdgraph.evaluate import evaluate
 from ccdgraph.nn import BackboneConfig, Embeddings
 from ccdgraph.run.folder import hardware, versions
 from ccdgraph.sampling import TripletBatches
 from ccdgraph.train import BPR, FitConfig, Objective, Part, embed, fit
 
-DIM, BATCH, LR = 64, 2048, 5e-3
 
-
-def world(users: int, items: int, rows: int, device: torch.device) -> Block:
-    """One block of skewed interactions, a fifth of them held out."""
-    drawn = skewed_interactions(users, items, rows)
-    events = Events.from_rows(drawn, Vocabulary(range(users)), Vocabulary(range(items)))
-    return split_stream(events, base=1.0, num_blocks=0, ratios=(0.8, 0.0, 0.2))[0].to(device)
-
-
-def wait(device: torch.device) -> float:
-    """The clock once the device is idle; of the process alone where that is the CPU."""
-    if device.type == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def figures(
-    block: Block, seconds: list[float], embeddings: Callable[[], Embeddings]
+def ours(
+    backbone: str,
+    block: Block,
+    epochs: int,
+    seed: int = 0,
+    between: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Seconds of an epoch and of a full ranking with metrics, and the recall that it finds."""
-    device = block.train.user.device
-    seen = BipartiteGraph.from_interactions(block.train, block.num_users, block.num_items)
-    taken = []
-    for _ in range(3):
-        started = wait(device)
-        found = evaluate(embeddings(), block.test, seen.user_items, ks=(20,))
-        taken.append(wait(device) - started)
-    return {
-        "seconds an epoch": statistics.median(seconds[1:]),
-        "epochs": seconds,
-        "seconds an evaluation": statistics.median(taken),
-        "recall@20": found.mean()["recall@20"],
-    }
-
-
-def ours(backbone: str, block: Block, epochs: int) -> dict[str, Any]:
-    """Training by ``fit``."""
+    """Training by ``fit``, with ``between`` after every epoch; MF starts from its own values."""
     graph = BipartiteGraph.from_interactions(block.train, block.num_users, block.num_items)
     model = BackboneConfig(backbone, DIM).build(
         block.num_users, block.num_items, generator=rng("peers")
     )
-    device, exclude = graph.device, graph.user_items.keys()
+    if backbone == "LightGCN":
+        with torch.no_grad():
+            for own, start in zip((model.user, model.item), tables(block), strict=True):
+                own.copy_(start)
+    device = graph.device
+    nothing = torch.empty(0, dtype=torch.int64, device=device)  # as in PyG's example
     batches = TripletBatches(
         block.train,
         block.num_items,
-        exclude,
+        nothing,
         batch_size=BATCH,
-        generator=rng("peers", "order", device=device),
+        generator=rng("peers", "order", seed, device=device),
     )
-    marks = [wait(device)]
+    seconds, started = [], wait(device)
+
+    def done(*_: Any) -> None:
+        nonlocal started
+        seconds.append(wait(device) - started)
+        between()
+        started = wait(device)
+
     fit(
         model.to(device),
         graph,
         [Objective((Part(BPR(), batches),))],
         FitConfig(epochs=epochs, lr=LR, weight_decay=0.0),
-        on_epoch=lambda *_: marks.append(wait(device)),
+        on_epoch=done,
     )
-    seconds = [after - before for before, after in itertools.pairwise(marks)]
     return figures(block, seconds, lambda: embed(model, graph))
 
 
-def pyg(block: Block, epochs: int) -> dict[str, Any]:
-    """PyG's model and its own loss, over the same rows."""
-    device, num_users = block.train.user.device, block.num_users
-    num_nodes = num_users + block.num_items
-    user, item = block.train.user, block.train.item + num_users
-    edges = torch.stack([torch.cat([user, item]), torch.cat([item, user])])
-    torch.manual_seed(0)
-    model = PyGLightGCN(num_nodes, DIM, num_layers=2).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
-    seconds = []
-    for _ in range(epochs):
-        started = wait(device)
-        for place in torch.randperm(len(user), device=device).split(BATCH):
-            size = (len(place),)
-            negative = torch.randint(num_users, num_nodes, size, device=device)
-            pairs = torch.stack([user[place].repeat(2), torch.cat([item[place], negative])])
-            positive, other = model(edges, pairs).chunk(2)
-            # Without its penalty, as the others train without one.
-            loss = model.recommendation_loss(positive, other, lambda_reg=0.0)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        seconds.append(wait(device) - started)
+class PyG:
+    """PyG's model and its own loss over the same rows, an epoch a call."""
 
-    def embeddings() -> Embeddings:
+    def __init__(self, block: Block, seed: int) -> None:
+        self.block, device = block, block.train.user.device
+        self.num_nodes = block.num_users + block.num_items
+        self.user, self.item = block.train.user, block.train.item + block.num_users
+        self.edges = torch.stack(
+            [torch.cat([self.user, self.item]), torch.cat([self.item, self.user])]
+        )
+        self.model = PyGLightGCN(self.num_nodes, DIM, num_layers=2)
         with torch.no_grad():
-            return Embeddings(*model.get_embedding(edges).split([num_users, block.num_items]))
+            self.model.embedding.weight.copy_(torch.cat(tables(block)))
+        self.model.to(device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=LR)
+        self.draw = rng("peers", "pyg", seed, device=device)
+        self.seconds: list[float] = []
 
-    return figures(block, seconds, embeddings)
+    def __call__(self) -> None:
+        """One epoch."""
+        device, draw = self.user.device, self.draw
+        low, high = self.block.num_users, self.num_nodes
+        started = wait(device)
+        order = torch.randperm(len(self.user), generator=draw, device=device)
+        for place in order.split(BATCH):
+            negative = torch.randint(low, high, (len(place),), generator=draw, device=device)
+            pairs = torch.stack(
+                [self.user[place].repeat(2), torch.cat([self.item[place], negative])]
+            )
+            positive, other = self.model(self.edges, pairs).chunk(2)
+            # Without its penalty, as the others train without one.
+            loss = self.model.recommendation_loss(positive, other, lambda_reg=0.0)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        self.seconds.append(wait(device) - started)
+
+    @torch.no_grad()
+    def embeddings(self) -> Embeddings:
+        """Embeddings of everybody."""
+        found = self.model.get_embedding(self.edges)
+        return Embeddings(*found.split([self.block.num_users, self.block.num_items]))
+
+
+def over_seeds(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians of seconds and mean recall of one peer's seeds."""
+    recall = [one["recall@20"] for one in found]
+    median = {
+        name: statistics.median(one[name] for one in found)
+        for name in ("seconds an epoch", "seconds an evaluation")
+    }
+    epochs = [one["epochs"] for one in found]
+    return {**median, "epochs": epochs, "recall@20": statistics.fmean(recall), "recalls": recall}
+
+
+def by_turns(block: Block, epochs: int, seeds: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ccdgraph's LightGCN and PyG's, an epoch of each by turns."""
+    found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for seed in range(seeds):
+        peer = PyG(block, seed)
+        found[0].append(ours("LightGCN", block, epochs, seed, peer))
+        found[1].append(figures(block, peer.seconds, peer.embeddings))
+    return over_seeds(found[0]), over_seeds(found[1])
+
+
+def recbole(block: Block, epochs: int, python: Path) -> dict[str, Any]:
+    """RecBole's LightGCN, in its own environment; its evaluation is its own, on the same rows."""
+    import numpy as np
+
+    user, item = tables(block)
+    with tempfile.TemporaryDirectory() as folder:
+        rows, learnt = Path(folder) / "rows.npz", Path(folder) / "found.npz"
+        parts = {"train": block.train, "test": block.test}
+        pairs = {
+            f"{n}_{c}": getattr(part, c) for n, part in parts.items() for c in ("user", "item")
+        }
+        np.savez(rows, user=user, item=item, layers=2, lr=LR, batch=BATCH, **pairs)
+        script = Path(__file__).with_name("peers_recbole.py")
+        # Absolute but not resolved, as a link leads out of the environment; its logs stay in there.
+        command = [python.absolute(), script.resolve(), rows, learnt, "--epochs", str(epochs)]
+        subprocess.run(command, check=True, cwd=folder)
+        found = dict(np.load(learnt))
+    served = Embeddings(torch.from_numpy(found["user"]), torch.from_numpy(found["item"]))
+    row = figures(block, found["epochs"].tolist(), lambda: served)
+    own = {"seconds an evaluation": float(found["evaluation"]), "its own": float(found["recall"])}
+    return {**row, **own}
 
 
 def implicit_bpr(block: Block, epochs: int) -> dict[str, Any]:
@@ -160,30 +201,17 @@ def implicit_bpr(block: Block, epochs: int) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> str:
     """Markdown: one row for each peer, ratios to ccdgraph's model of its kind."""
-    lines = [
-        "| | s an epoch | times ours | s an evaluation | Recall@20 |",
-        "|---|---|---|---|---|",
-    ]
-    kinds = (("ccdgraph LightGCN", "PyG LightGCN"), ("ccdgraph MF", "implicit BPR"))
-    for names in kinds:
-        reference = found["peers"][names[0]]["seconds an epoch"]
-        for name in names:
-            if (row := found["peers"].get(name)) is None:
-                lines.append(f"| {name} | not installed | | | |")
-                continue
-            ratio = row["seconds an epoch"] / reference
-            lines.append(
-                f"| {name} | {row['seconds an epoch']:.2f} | {ratio:.1f} | "
-                f"{row['seconds an evaluation']:.2f} | {row['recall@20']:.4f} |"
-            )
-    return "\n".join(lines) + "\n"
+    head, *rows = rows_of(found)
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
 
 
 def main() -> None:
     """Train every peer in turn, print the table, write both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs=3, default=[3000, 2500, 100_000])
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--recbole", type=Path, help="the Python of RecBole's environment")
     parser.add_argument("--to", type=Path, required=True)
     asked = parser.parse_args()
     for message in (
@@ -205,8 +233,10 @@ def main() -> None:
         "versions": versions(),
         "peers": peers,
     }
-    peers["ccdgraph LightGCN"] = ours("LightGCN", block, asked.epochs)
-    peers["PyG LightGCN"] = pyg(block, asked.epochs)
+    lightgcn, pyg = by_turns(block, asked.epochs, asked.seeds)
+    peers |= {"ccdgraph LightGCN": lightgcn, "PyG LightGCN": pyg}
+    if asked.recbole:
+        peers["RecBole LightGCN"] = recbole(block.to("cpu"), asked.epochs, asked.recbole)
     peers["ccdgraph MF"] = ours("MF", block, asked.epochs)
     if importlib.util.find_spec("implicit"):
         peers["implicit BPR"] = implicit_bpr(block.to("cpu"), asked.epochs)
