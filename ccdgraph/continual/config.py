@@ -28,6 +28,8 @@ class ReplayConfig:
         sharpness: how much rank disparity raises the chance of a draw.
         redraw: epochs between two draws.
         adaptive: use the rank disparity; ``False`` draws uniformly.
+        unseen: lists and ranks leave out what a user has already; ``False`` replays that as well,
+            as the teachers of the released code do.
         batch_size: replayed pairs of a step.
         users: users whose knowledge is replayed, drawn anew for every block; 0 takes all. Their
             ranks are what replay costs on a large catalogue.
@@ -42,6 +44,7 @@ class ReplayConfig:
     sharpness: float = 1e-4
     redraw: int = 5
     adaptive: bool = True
+    unseen: bool = True
     batch_size: int = 2048
     users: int = 0
 

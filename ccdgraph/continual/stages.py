@@ -16,7 +16,7 @@ from ccdgraph.continual.piw import PIW, ClusterLoss
 from ccdgraph.continual.replay import Memory, ReplayBatches, memorise
 from ccdgraph.continual.scene import Scene
 from ccdgraph.data.graph import BipartiteGraph
-from ccdgraph.data.interactions import Interactions
+from ccdgraph.data.interactions import Interactions, UserItems
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings, MultVAE
 from ccdgraph.ranking import Scorer
 from ccdgraph.sampling import Pairs
@@ -107,7 +107,7 @@ def remember(scene: Scene, sources: Mapping[str, Embeddings], replay: ReplayConf
         "plasticity": replay.plasticity,
         "student": replay.student,
     }
-    seen = scene.known.seen
+    seen = _hidden(scene, replay)
     everyone = torch.arange(seen.num_users, device=scene.device)
     user = scene.sample("replayed", everyone, replay.users)
     return [
@@ -115,6 +115,14 @@ def remember(scene: Scene, sources: Mapping[str, Embeddings], replay: ReplayConf
         for name, source in sources.items()
         if draws[name] > 0 and replay.weight > 0
     ]
+
+
+def _hidden(scene: Scene, replay: ReplayConfig) -> UserItems:
+    """What no list or rank of the replay counts."""
+    seen = scene.known.seen
+    if replay.unseen:
+        return seen
+    return UserItems(torch.zeros_like(seen.indptr), seen.item[:0], seen.num_items)
 
 
 def _past(scene: Scene, teacher: Backbone, neighbours: Neighbours) -> list[Part]:
@@ -142,7 +150,7 @@ def _replay(scene: Scene, memories: Sequence[Memory], replay: ReplayConfig) -> l
         return []
     batches = ReplayBatches(
         memories,
-        scene.known.seen,
+        _hidden(scene, replay),
         sharpness=replay.sharpness,
         redraw=replay.redraw,
         batch_size=replay.batch_size,
