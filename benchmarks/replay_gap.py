@@ -30,7 +30,7 @@ from ccdgraph.objective import Objective, Part, SoftBCE
 from ccdgraph.ranking import by_chunks, mask_seen, ranks_of
 from ccdgraph.train import embed
 
-EPOCHS = (0, 1, 5, 10, 20, 30)  # looked at; CCD itself learns ten
+EPOCHS = (0, 1, 5, 10, 20, 30)  # looked at; the published setting learns ten
 # How pairs are drawn: by disparity or not, and the sharpness.
 DRAWS = {"uniform": (False, 0.0), "sharpness 1e-4": (True, 1e-4), "sharpness 1e-2": (True, 1e-2)}
 
