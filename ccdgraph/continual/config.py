@@ -28,6 +28,8 @@ class ReplayConfig:
         sharpness: how much rank disparity raises the chance of a draw.
         redraw: epochs between two draws.
         adaptive: use the rank disparity; ``False`` draws uniformly.
+        temperature: what scores are divided by in a label. Distilled scores are large, so
+            that labels of 1 are all near 1 and rank nothing.
         unseen: lists and ranks leave out what a user has already; ``False`` replays that as well,
             as the teachers of the released code do.
         batch_size: replayed pairs of a step.
@@ -44,6 +46,7 @@ class ReplayConfig:
     sharpness: float = 1e-4
     redraw: int = 5
     adaptive: bool = True
+    temperature: float = 1.0
     unseen: bool = True
     batch_size: int = 2048
     users: int = 0

@@ -48,7 +48,7 @@ class Memory:
 
     Args:
         item: item ids ``[U, N]``, best first, ``-1`` pads.
-        label: ``sigmoid`` of the source's scores ``[U, N]``.
+        label: ``sigmoid`` of the source's scores over the temperature ``[U, N]``.
         draws: items drawn from it for each user.
         user: whose rows they are, ascending ``[U]``.
     """
@@ -66,6 +66,7 @@ def memorise(
     depth: int,
     draws: int,
     user: Tensor | None = None,
+    temperature: float = 1.0,
     budget: int = BUDGET,
 ) -> Memory:
     """The ``depth`` best unseen items of users of ``source``, with soft labels.
@@ -79,6 +80,7 @@ def memorise(
         draws: items drawn from a list.
         user: users that are asked for, ascending; those unknown to ``source`` are left out. By
             default all that it knows.
+        temperature: what scores are divided by in a label.
         budget: bytes a chunk of scores may take.
     """
     if user is None:
@@ -87,7 +89,7 @@ def memorise(
     depth = min(depth, source.num_items)
     seen = seen.within(source.num_users, source.num_items)
     score, item = recommend_lists(source, user, depth, seen, budget=budget)
-    return Memory(item, score.sigmoid().nan_to_num(0.0), draws, user)
+    return Memory(item, (score / temperature).sigmoid().nan_to_num(0.0), draws, user)
 
 
 class ReplayBatches:

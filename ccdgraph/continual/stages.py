@@ -111,7 +111,14 @@ def remember(scene: Scene, sources: Mapping[str, Embeddings], replay: ReplayConf
     everyone = torch.arange(seen.num_users, device=scene.device)
     user = scene.sample("replayed", everyone, replay.users)
     return [
-        memorise(source, seen, depth=replay.depth, draws=draws[name], user=user)
+        memorise(
+            source,
+            seen,
+            depth=replay.depth,
+            draws=draws[name],
+            user=user,
+            temperature=replay.temperature,
+        )
         for name, source in sources.items()
         if draws[name] > 0 and replay.weight > 0
     ]

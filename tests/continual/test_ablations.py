@@ -43,6 +43,7 @@ SWITCHES = [
     ({"update.replay.0.anneal": 0.1}, "1/student"),
     ({"update.replay.0.redraw": 5}, "1/student"),
     ({"update.replay.0.unseen": False}, "1/student"),
+    ({"update.replay.0.temperature": 4.0}, "1/student"),
     ({"teacher.replay.0.unseen": False}, "1/teacher 0"),
     ({"update.exclude_listed": 5}, "1/student"),
     ({"teacher.exclude_listed": 5}, "1/teacher 0"),

@@ -74,17 +74,20 @@ def test_moving_average_keeps_all_or_nothing_at_its_ends():
     assert torch.equal(moving_average(old, new, 0.0).user, new.user)
 
 
-def test_memory_holds_the_best_unseen_items_and_their_sigmoids():
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_memory_holds_the_best_unseen_items_and_their_sigmoids(temperature):
     source = random_out(2, 7, 6)
     seen = [(u, i) for u in range(9) for i in range(8) if (u + 2 * i) % 3 == 0]
     seen += [(5, i) for i in range(8)] + [(6, i) for i in range(8) if i != 4]
-    memory = memorise(source, user_items(seen, 9, 8), depth=3, draws=2, budget=200)
+    memory = memorise(
+        source, user_items(seen, 9, 8), depth=3, draws=2, temperature=temperature, budget=200
+    )
     assert memory.draws == 2 and memory.item.shape == (7, 3)
     for user, row in enumerate(source.user.tolist()):
         ranks = naive_ranks(row, {i for u, i in seen if u == user})
         best = sorted(ranks, key=ranks.get)[:3]
         assert memory.item[user].tolist() == best + [-1] * (3 - len(best))
-        labels = [1 / (1 + exp(-row[i])) for i in best]
+        labels = [1 / (1 + exp(-row[i] / temperature)) for i in best]
         assert memory.label[user, : len(best)].tolist() == pytest.approx(labels)
     assert memory.item[5].tolist() == [-1] * 3 and memory.item[6].tolist() == [4, -1, -1]
     assert memory.label.dtype == torch.float32
