@@ -45,6 +45,8 @@ class DistillConfig:
         teachers: models that are trained first; several are one ensemble.
         teachers_from: folder of another distillation on the same data whose teachers are taken.
         lists_from: folder of a label store whose lists of the first block are taken.
+        lists_version: of the teacher in that store; ``None`` takes the only one that has labels of
+            the first block.
         distill: names of methods (:data:`ccdgraph.distill.methods.METHODS`).
         methods: settings of the named methods.
         base_weight: weight of the student's own loss on the interactions.
@@ -64,6 +66,7 @@ class DistillConfig:
     teachers: tuple[Learner, ...] = ()
     teachers_from: str | None = None
     lists_from: str | None = None
+    lists_version: str | None = None
     distill: tuple[str, ...] = ()
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     base_weight: float = 1.0
@@ -76,6 +79,8 @@ class DistillConfig:
         sources = [bool(self.teachers), self.teachers_from, self.lists_from]
         if sum(map(bool, sources)) > 1:
             raise ValueError("'teachers', 'teachers_from' and 'lists_from' exclude one another")
+        if self.lists_version is not None and self.lists_from is None:
+            raise ValueError("'lists_version' is set without 'lists_from', the store that holds it")
         used = expand(self.distill)
         taught = [name for name in used if name not in UNTAUGHT]
         if taught and not any(sources):

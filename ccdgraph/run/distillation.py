@@ -19,7 +19,7 @@ from ccdgraph.data import Stream, fingerprint
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.distill import Ensemble, Trajectories, agreement, linear_cka
 from ccdgraph.distill.knowledge import Knowledge
-from ccdgraph.distill.labels import identity, read_labels, read_manifest
+from ccdgraph.distill.labels import identity, labels_of
 from ccdgraph.distill.methods import build_parts, check_student, expand
 from ccdgraph.distill.trajectory import Snapshots
 from ccdgraph.nn import Embeddings
@@ -81,6 +81,7 @@ class _Distillation:
         self.room = Room(block, graph, ruler, config.seed, mark, self._epoch)
         self.notes: dict[str, dict[str, Any]] = {}
         self.warnings: list[str] = []
+        self.labels: dict[str, Any] = {}
         files.open_folder(folder, config, mark, resume=resume)
 
     def finish(self) -> Distilled:
@@ -97,7 +98,7 @@ class _Distillation:
         if teacher is not None:
             found = self._agreement(student.out, teacher)
         files.write_served(self.folder, student.out, self._placed(), 0)
-        result = Distilled(config, self.notes, found, tuple(self.warnings))
+        result = Distilled(config, self.notes, found, tuple(self.warnings), self.labels)
         write_results(self.folder, result, self.stream, self.room)
         return result
 
@@ -205,18 +206,20 @@ class _Distillation:
         )
 
     def _stored(self) -> tuple[Tensor, Tensor] | None:
-        """Lists of the newest teacher in a label store."""
-        source = self.config.lists_from
+        """Lists of one teacher version in a label store, and a note of whom they cover."""
+        source, room = self.config.lists_from, self.room
         if source is None:
             return None
-        data = identity(self.stream)
-        versions = read_manifest(source, data).versions
-        if not versions:
-            raise ValueError(f"'{source}' holds no labels; write some first")
-        labels = read_labels(source, versions[-1], 0, data=data)
+        labels = labels_of(source, 0, self.config.lists_version, data=identity(self.stream))
+        covered = labels.coverage(room.block.train.user.unique())
+        self.labels = {"version": labels.version, "coverage": covered}
+        if covered < 1:
+            self._warn(
+                f"{1 - covered:.1%} of the users have no label of '{labels.version}'; they learn "
+                "from their interactions alone"
+            )
         score, item = labels.lists(torch.arange(self.stream[0].num_users))
-        device = self.room.graph.device
-        return score.to(device), item.to(device)
+        return score.to(room.graph.device), item.to(room.graph.device)
 
     def _agreement(self, student: Embeddings, teacher: Scorer) -> dict[str, float]:
         seen = self.room.graph.user_items

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,15 @@ class Distilled:
             ``"reference"``, ``"student"``.
         agreement: of student and teacher: overlap, Kendall's tau, linear CKA of either side.
         warnings: what looks wrong, a sentence each.
+        labels: of a store: the teacher's ``version``, and ``coverage``, the share of the training
+            users who have labels.
     """
 
     config: DistillConfig
     notes: dict[str, dict[str, Any]]
     agreement: dict[str, float]
     warnings: tuple[str, ...]
+    labels: dict[str, Any] = field(default_factory=dict)
 
     def value(self, model: str, metric: str | None = None, *, split: str = "test") -> float:
         """A mean over users; by default of the metric that models are compared by."""
@@ -66,6 +69,7 @@ def write_results(folder: Path, result: Distilled, stream: Stream, room: Room) -
         "models": result.notes,
         "agreement": result.agreement,
         "warnings": list(result.warnings),
+        "labels": result.labels,
         "config": to_dict(result.config),
     }
     checkpoint.atomic_write_text(folder / files.ABOUT, json.dumps(about, indent=1) + "\n")

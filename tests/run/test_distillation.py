@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from ccdgraph import checkpoint
 from ccdgraph.cli import app
-from ccdgraph.config import ConfigError, from_dict, load, to_toml
+from ccdgraph.config import ConfigError, from_dict, load, rng, to_toml
 from ccdgraph.data import Interactions, UserItems, read_split, synthetic_stream
-from ccdgraph.distill.labels import LabelWriter, SoftLabels, identity
+from ccdgraph.distill.labels import LabelWriter, SoftLabels, identity, labels_of
 from ccdgraph.distill.methods import METHODS
 from ccdgraph.nn import Embeddings
 from ccdgraph.ranking import recommend_lists
@@ -201,8 +201,39 @@ def test_lists_of_a_label_store_teach(tmp_path):
     second = distill(asked, tmp_path / "second", stream=stream)
     assert second.notes["student"]["metrics"] == first.notes["student"]["metrics"]
     assert "teacher" not in second.notes and not second.agreement
+    assert second.labels == {"version": "a", "coverage": 1.0} and not second.warnings
     with pytest.raises(ValueError, match="needs a teacher to ask, not stored lists"):
         distill(replace(asked, distill=("de",), methods={}), tmp_path / "third", stream=stream)
+
+
+def test_of_several_versions_in_a_store_one_is_named(tmp_path, caplog):
+    """Taking the newest would change the student when someone else writes to the store."""
+    asked = config("rrd", teachers=[], lists_from=str(tmp_path / "store"), reference=False)
+    stream = open_stream(replace(asked.data, max_blocks=1))
+    sizes, draw = {"num_users": stream[0].num_users, "num_items": stream[0].num_items}, rng(0)
+    half = stream[0].train.user.unique()[::2]
+    with LabelWriter(tmp_path / "store", identity(stream)) as writer:
+        for version, user in (("a-0", half), ("b-0", half)):
+            item = torch.rand(len(user), sizes["num_items"], generator=draw).argsort(1)[:, :10]
+            labels = SoftLabels.from_lists(user, item, item.float(), version=version)
+            writer.write(labels, **sizes)
+    with pytest.raises(ValueError, match="by these teacher versions: a-0, b-0; name one"):
+        distill(asked, tmp_path / "neither", stream=stream)
+    values = {}
+    for version in ("a-0", "b-0"):
+        done = distill(replace(asked, lists_version=version), tmp_path / version, stream=stream)
+        values[version] = done.notes["student"]["metrics"]
+        assert done.labels["version"] == version
+    assert values["a-0"] != values["b-0"]
+    covered = len(half) / len(stream[0].train.user.unique())
+    assert done.labels["coverage"] == pytest.approx(covered) and covered < 0.6
+    assert "of the users have no label of 'b-0'" in caplog.text
+    about = json.loads((tmp_path / "b-0" / "run.json").read_text())
+    assert about["labels"] == done.labels
+    with pytest.raises(ValueError, match="no labels of 'c-0' for block 0; it has a-0/0, b-0/0"):
+        distill(replace(asked, lists_version="c-0"), tmp_path / "other", stream=stream)
+    with pytest.raises(ValueError, match="for block 1 by these teacher versions: none; write"):
+        labels_of(tmp_path / "store", 1, None)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +242,7 @@ def test_lists_of_a_label_store_teach(tmp_path):
         ({"distill": ["rdd"]}, "there is no distillation method 'rdd'"),
         ({"teachers": []}, "'rrd' needs a teacher"),
         ({"lists_from": "x"}, "exclude one another"),
+        ({"lists_version": "x"}, "'lists_version' is set without 'lists_from'"),
         ({"trajectory": 1}, "'trajectory' must be 0, or 2 checkpoints and more"),
         ({"distill": ["hetcomp"], "trajectory": 0}, "'hetcomp' needs a 'trajectory'"),
         ({"distill": [], "base_weight": 0.0}, "the student has no loss"),

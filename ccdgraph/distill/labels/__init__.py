@@ -2,7 +2,12 @@
 
 from ccdgraph.distill.labels.score import label_block
 from ccdgraph.distill.labels.soft import SoftLabels, StoredLabels
-from ccdgraph.distill.labels.source import StoreReader, teacher_before, version_after
+from ccdgraph.distill.labels.source import (
+    StoreReader,
+    labels_of,
+    teacher_before,
+    version_after,
+)
 from ccdgraph.distill.labels.store import (
     LabelManifest,
     LabelPart,
@@ -21,6 +26,7 @@ __all__ = [
     "StoredLabels",
     "identity",
     "label_block",
+    "labels_of",
     "read_labels",
     "read_manifest",
     "teacher_before",

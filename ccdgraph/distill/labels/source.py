@@ -94,6 +94,14 @@ class StoreReader:
         everyone = torch.arange(block.num_users, device=block.train.user.device)
         return labels.lists(everyone)
 
+    def coverage(self, block: Block) -> float:
+        """Share of the users who train in ``block`` that have any label.
+
+        Raises:
+            ValueError: as :meth:`read`.
+        """
+        return self.read(block.index).coverage(block.train.user.unique())
+
     def _teacher(self) -> str:
         if self.teacher is not None:
             return self.teacher
@@ -105,3 +113,29 @@ class StoreReader:
                 f"'{self.folder}' has labels of these teachers: {held}; name one as 'teacher'"
             )
         return names.pop()
+
+
+def labels_of(
+    folder: str | Path, block: int, version: str | None, *, data: Mapping[str, str] | None = None
+) -> StoredLabels:
+    """The labels for ``block`` by ``version``, or by the only version that has any.
+
+    Args:
+        folder: of the store.
+        block: the labels are for.
+        version: of the teacher; ``None`` where there is no choice.
+        data: as of :func:`read_labels`.
+
+    Raises:
+        ValueError: no version has labels for the block, or several and none is named.
+    """
+    if version is None:
+        held = [part.version for part in read_manifest(folder, data).parts if part.block == block]
+        if len(held) != 1:
+            names = ", ".join(held) or "none"
+            raise ValueError(
+                f"'{folder}' has labels for block {block} by these teacher versions: {names}; "
+                + ("name one" if held else "write some first")
+            )
+        version = held[0]
+    return read_labels(folder, version, block, data=data)
