@@ -60,29 +60,23 @@ class Term(nn.Module):
 class BPR(Term):
     """:func:`ccdgraph.losses.bpr` on :class:`~ccdgraph.sampling.Triplets`."""
 
+    loss = staticmethod(losses.bpr)
+
     def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
         """Sum over the batch and its negatives."""
         positive = out.pairs(batch.user, batch.positive)
         negative = out.pairs(batch.user.unsqueeze(-1), batch.negative)
-        return losses.bpr(positive, negative)
+        return self.loss(positive, negative)
 
     def reads(self, batch: Triplets) -> tuple[Tensor, Tensor]:
         """Users, positives and negatives."""
         return batch.user, torch.cat([batch.positive, batch.negative.flatten()])
 
 
-class Hinge(Term):
+class Hinge(BPR):
     """:func:`ccdgraph.losses.hinge` on :class:`~ccdgraph.sampling.Triplets`."""
 
-    def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
-        """Sum over the batch and its negatives."""
-        positive = out.pairs(batch.user, batch.positive)
-        negative = out.pairs(batch.user.unsqueeze(-1), batch.negative)
-        return losses.hinge(positive, negative)
-
-    def reads(self, batch: Triplets) -> tuple[Tensor, Tensor]:
-        """Users, positives and negatives."""
-        return batch.user, torch.cat([batch.positive, batch.negative.flatten()])
+    loss = staticmethod(losses.hinge)
 
 
 def pairwise(model: Backbone) -> Term:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,11 +13,11 @@ from torch import Tensor
 
 from ccdgraph.config import rng
 from ccdgraph.continual.lwckd import similar
-from ccdgraph.continual.strategy import Strategy
+from ccdgraph.continual.strategy import OneStage
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.sparse import RowMean
 from ccdgraph.data.stream import Block
-from ccdgraph.ranking import Scorer, user_chunks
+from ccdgraph.ranking import user_chunks
 
 _OVERSAMPLING, _ROUNDS = 16, 20  # of the subspace iteration
 
@@ -55,7 +54,7 @@ class FIREConfig:
             )
 
 
-class FIRE(Strategy):
+class FIRE(OneStage):
     r"""Scores by filters of the aged interactions; nothing is trained.
 
     With the weights :math:`R_{ui} = e^{-\gamma (t - t_{ui})}` of the pairs, their normalised form
@@ -76,28 +75,19 @@ class FIRE(Strategy):
         seed: root of the generator of the singular vectors.
     """
 
+    stage = "filter"
+
     def __init__(self, config: FIREConfig = FIREConfig(), *, seed: int = 0) -> None:
-        self.config, self.seed, self.index = config, seed, -1
+        super().__init__()
+        self.config, self.seed = config, seed
         self.graph: BipartiteGraph | None = None
-        self.served: Filter | None = None
-        self.seconds: dict[str, float] = {}
 
-    def update(self, block: Block) -> Scorer:
+    def serve(self, block: Block) -> Filter:
         """Age the edges, add the block's, and filter anew."""
-        if block.index != self.index or self.served is None:
-            started = time.perf_counter()
-            graph = self._arrive(block)
-            self.served = self._filter(graph, block.index)
-            self.graph, self.index = graph, block.index
-            self.seconds[f"{block.index}/filter"] = time.perf_counter() - started
-            if self.on_stage is not None:
-                self.on_stage()
-        return self.served
-
-    def scorers(self) -> dict[str, Scorer]:
-        """The filter, under the name ``"model"``."""
-        assert self.served is not None, "no block has been learnt yet"
-        return {"model": self.served}
+        graph = self._arrive(block)
+        served = self._filter(graph, block.index)
+        self.graph = graph
+        return served
 
     def state(self) -> dict[str, Tensor]:
         """The last block that was learnt; all else follows from the blocks."""

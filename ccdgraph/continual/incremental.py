@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, Literal, TypeVar
@@ -13,7 +12,7 @@ from torch import Tensor
 from ccdgraph.continual.config import BaseConfig, CCDConfig, Initialisation
 from ccdgraph.continual.known import Known, arrive
 from ccdgraph.continual.scene import Scene
-from ccdgraph.continual.strategy import Strategy, under
+from ccdgraph.continual.strategy import OneStage, under
 from ccdgraph.data.interactions import Interactions
 from ccdgraph.data.stream import Block
 from ccdgraph.nn import Backbone, BackboneConfig, MultVAE
@@ -54,7 +53,7 @@ class IncrementalConfig:
 Config = TypeVar("Config", bound=IncrementalConfig)
 
 
-class Incremental(Strategy, Generic[Config]):
+class Incremental(OneStage, Generic[Config]):
     """One model, grown for every block and trained on it; strategies say what else counts.
 
     A subclass overrides some of :meth:`interactions`, :meth:`batches`, :meth:`hard`,
@@ -70,13 +69,11 @@ class Incremental(Strategy, Generic[Config]):
     """
 
     def __init__(self, config: Config, *, seed: int = 0) -> None:
+        super().__init__()
         self.config, self.seed = config, seed
         self.model: Backbone | None = None
         self.known: Known | None = None
         self.memory: dict[str, Tensor] = {}
-        self.index = -1
-        self.served: Scorer | None = None
-        self.seconds: dict[str, float] = {}
 
     def interactions(self, scene: Scene) -> Interactions:
         """What the model learns from at a block after the base; by default its training rows."""
@@ -129,25 +126,14 @@ class Incremental(Strategy, Generic[Config]):
         scene.fit(model, [whole], base.fit)
         return model
 
-    def update(self, block: Block) -> Scorer:
-        """Learn ``block`` in one stage, unless it is learnt already."""
-        if block.index != self.index or self.served is None:
-            started = time.perf_counter()
-            known = self._arrive(self.known, block)
-            scene = self._scene(block, known)
-            model = self.learn(scene)
-            self.remember(scene, model)
-            self.model, self.known, self.index = model, known, block.index
-            self.served = self.scorer(model, known)
-            self.seconds[f"{block.index}/model"] = time.perf_counter() - started
-            if self.on_stage is not None:
-                self.on_stage()
-        return self.served
-
-    def scorers(self) -> dict[str, Scorer]:
-        """The model, under the name ``"model"``."""
-        assert self.served is not None, "no block has been learnt yet"
-        return {"model": self.served}
+    def serve(self, block: Block) -> Scorer:
+        """Learn ``block``, and keep what the next one needs."""
+        known = self._arrive(self.known, block)
+        scene = self._scene(block, known)
+        model = self.learn(scene)
+        self.remember(scene, model)
+        self.model, self.known = model, known
+        return self.scorer(model, known)
 
     def state(self) -> dict[str, Tensor]:
         """The model, the memory, and the last block that was learnt."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -42,6 +43,36 @@ class Strategy(ABC):
     @abstractmethod
     def restore(self, state: Mapping[str, Tensor], blocks: Sequence[Block]) -> None:
         """Take up :meth:`state`; ``blocks`` are those that had been begun by then."""
+
+
+class OneStage(Strategy):
+    """A strategy that learns a block in a single stage, and serves one scorer."""
+
+    stage: ClassVar[str] = "model"
+
+    def __init__(self) -> None:
+        self.index = -1
+        self.served: Scorer | None = None
+        self.seconds: dict[str, float] = {}
+
+    @abstractmethod
+    def serve(self, block: Block) -> Scorer:
+        """Learn ``block``; an error on the way leaves everything as it was."""
+
+    def update(self, block: Block) -> Scorer:
+        """Learn ``block``, unless it is learnt already."""
+        if block.index != self.index or self.served is None:
+            started = time.perf_counter()
+            self.served, self.index = self.serve(block), block.index
+            self.seconds[f"{block.index}/{self.stage}"] = time.perf_counter() - started
+            if self.on_stage is not None:
+                self.on_stage()
+        return self.served
+
+    def scorers(self) -> dict[str, Scorer]:
+        """What is served, under the name ``"model"``."""
+        assert self.served is not None, "no block has been learnt yet"
+        return {"model": self.served}
 
 
 def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
