@@ -43,7 +43,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/mypy
 
 docs: $(VENV)/test.stamp
-	@rm -rf docs/api/generated docs/how_to # pages of what is gone; recipes run anew
+	@rm -rf docs/api/generated docs/how_to docs/_build/html # pages of what is gone; recipes run anew
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
 scatter: $(VENV)/scatter.stamp

@@ -60,9 +60,13 @@ def test_the_first_hour_takes_fifteen_lines_and_the_readme_shows_them():
 
 
 def measured():
-    path = ROOT / "docs/_ext/measured.py"
+    return extension("measured")
+
+
+def extension(name):
+    path = ROOT / f"docs/_ext/{name}.py"
     pytest.importorskip("sphinx", reason="sphinx is not installed")
-    spec = importlib.util.spec_from_file_location("measured", path)
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent))
     try:
@@ -109,6 +113,20 @@ def test_a_suite_gives_means_over_its_finished_seeds_and_names_what_has_not_run(
     assert found["H without D0"]["mean"] == pytest.approx(0.8)
     assert look_up(f"{place} / B, student / H", tmp_path)[0] == "not measured yet"
     assert look_up(f"{place} / C, student / H", tmp_path) is None
+
+
+def test_a_link_to_a_page_or_an_anchor_that_is_not_there_is_found(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a b.html").write_text('<h1 id="top"></h1><a href="#top">x</a><a href="#no">x</a>')
+    links = ["../a%20b.html#top", "../a%20b.html#bottom", "gone.html", "https://example.org/gone"]
+    page = "".join(f'<a href="{link}">x</a>' for link in links) + '<img src="gone.png">'
+    (tmp_path / "sub/page.html").write_text(page)
+    assert sorted(extension("internal_links").broken(tmp_path)) == [
+        "a b.html: #no",
+        "sub/page.html: ../a%20b.html#bottom",
+        "sub/page.html: gone.html",
+        "sub/page.html: gone.png",
+    ]
 
 
 def test_every_file_of_the_methods_page_exists():

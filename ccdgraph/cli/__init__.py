@@ -68,9 +68,9 @@ def _options(
     pass
 
 
-@app.command(epilog="Example: ccdgraph demo --to runs/demo --set seed=1")
+@app.command("demo", epilog="Example: ccdgraph demo --to runs/demo --set seed=1")
 @in_one_sentence
-def demo(to: _To = None, overrides: _Overrides = None) -> None:
+def demo_command(to: _To = None, overrides: _Overrides = None) -> None:
     """Run CCD on a built-in stream: LightGCN, MF and MultVAE teach a small LightGCN."""
     from ccdgraph.cli.demo import demo_config
     from ccdgraph.cli.learn import learn
@@ -99,9 +99,11 @@ def run(
     learn(load(RunConfig, config, overrides or []), folder, resume=resume)
 
 
-@app.command(epilog="Example: ccdgraph distill CONFIG.toml --set student.model.dim=8 --resume")
+@app.command(
+    "distill", epilog="Example: ccdgraph distill CONFIG.toml --set student.model.dim=8 --resume"
+)
 @in_one_sentence
-def distill(
+def distill_command(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to distil.")],
     overrides: _Overrides = None,
     to: _To = None,
@@ -132,9 +134,11 @@ def distill(
         distill(load(DistillConfig, config, changes), folder, resume=resume)
 
 
-@app.command(epilog="Example: ccdgraph bench benchmarks/yelp_suite.toml --to runs/yelp --jobs 3")
+@app.command(
+    "bench", epilog="Example: ccdgraph bench benchmarks/yelp_suite.toml --to runs/yelp --jobs 3"
+)
 @in_one_sentence
-def bench(
+def bench_command(
     suite: Annotated[Path, typer.Argument(metavar="SUITE.toml", help="What to compare.")],
     to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Its folder.")] = None,
     jobs: Annotated[
@@ -166,9 +170,11 @@ def tune_teacher(
     output().print(frontier_table(tune_teacher(load(TuneConfig, config, overrides or []), to)))
 
 
-@app.command(epilog="Example: ccdgraph label runs/teacher --to runs/labels --lag 0 --lag 1")
+@app.command(
+    "label", epilog="Example: ccdgraph label runs/teacher --to runs/labels --lag 0 --lag 1"
+)
 @in_one_sentence
-def label(
+def label_command(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run with keep_states.")],
     to: Annotated[Path, typer.Option("--to", metavar="STORE", help="Folder of the labels.")],
     teacher: Annotated[str, typer.Option(help="Name of the teacher in the store.")] = "teacher",
@@ -203,9 +209,9 @@ def report(
     typer.echo(f"wrote {write_report(folder, to)}")
 
 
-@app.command(epilog="Example: ccdgraph doctor")
+@app.command("doctor", epilog="Example: ccdgraph doctor")
 @in_one_sentence
-def doctor() -> None:
+def doctor_command() -> None:
     """Say what is installed, what computes, and what would make it faster."""
     from ccdgraph.cli.doctor import advice, findings
 
@@ -217,9 +223,9 @@ def doctor() -> None:
         typer.echo(f"faster: {sentence}")
 
 
-@app.command(epilog="Example: ccdgraph new backbone MyGAT")
+@app.command("new", epilog="Example: ccdgraph new backbone MyGAT")
 @in_one_sentence
-def new(
+def new_command(
     kind: Annotated[Kind, typer.Argument(help="What the class is.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the class: MyGAT.")],
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where it goes.")] = Path(),
