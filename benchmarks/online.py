@@ -4,10 +4,11 @@ A stream whose preferences drift is learnt by a teacher whose scores are then wr
 way: too confident, and raised by ``--lift`` for a fifth of the items. Students learn from its
 stored labels, on the served score (direct) or on an auxiliary head, from a teacher that goes with
 the stream or is frozen, 0 to 3 blocks behind; with ``--sweep``, less biased teachers as well.
-Weights are chosen on validation rows of other seeds. Another stream (a folder of blocks, such as
-those of Yelp) takes the place of the planted one with ``--presplit``.
+Weights are chosen on validation rows of other seeds. On Yelp nothing is planted: the teacher is as
+biased as it is.
 
     python benchmarks/online.py --to benchmarks/results/online.json
+    python benchmarks/online.py --data yelp --path FOLDER --to benchmarks/results/online_yelp.json
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from ccdgraph.distill.labels import StoreReader
 
 AHEAD = 1000  # seeds of the streams on which weights are chosen lie above it
 WEIGHTS = (0.005, 0.02, 0.05, 0.1, 0.2)
+YELP = {"blocks": 5, "k": 100, "backbone": "LightGCN", "slope": 1.0, "lift": 0.0, "sweep": []}
 Cell = tuple[str, str, int] | tuple[str, str, int, float]
 INTO = {"direct": "served", "auxiliary": "auxiliary"}
 
@@ -161,6 +163,7 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
     """Every cell at the full bias, and the newest teacher at the others."""
     found, about = students(options, options.lift, list(cells()))
     alone = found.pop("alone")
+    lifts = sorted({*options.sweep, options.lift}) if options.sweep else []
     names = {cell: "/".join(map(str, cell)) for cell in found}
     pairs = {f"{t}/{lag}": (t, lag) for t, lag in itertools.product(TEACHERS, LAGS)}
     return {
@@ -178,9 +181,7 @@ def experiment(options: argparse.Namespace) -> dict[str, Any]:
             "alone": curve(alone),
             **{kind: curve(found[kind, "updated", 0]) for kind in INTO},
         },
-        "sweep": {
-            str(lift): swept(options, lift) for lift in sorted({*options.sweep, options.lift})
-        },
+        "sweep": {str(lift): swept(options, lift) for lift in lifts},
     }
 
 
@@ -223,12 +224,18 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=type(value), default=value)
     parser.add_argument("--sweep", type=float, nargs="*", default=[0.0, 2.0, 8.0])
     parser.add_argument("--backbone", default="MF")
-    parser.add_argument("--presplit", type=Path, help="folder of blocks instead of planted ones")
+    parser.add_argument("--data", choices=("planted", "yelp"), default="planted")
+    parser.add_argument("--path", type=Path, help="folder with the blocks of Yelp")
+    parser.add_argument("--device", default="auto", help="cpu or cuda; by default what there is")
     parser.add_argument("--to", type=Path, help="JSON file to write")
+    if parser.parse_known_args()[0].data == "yelp":
+        parser.set_defaults(**YELP)
     options = parser.parse_args()
+    if (options.data == "yelp") != (options.path is not None):
+        parser.error("'--data yelp' and '--path' go together; name the folder of its blocks")
     if options.blocks < FIRST:
         parser.error(f"'--blocks' is {options.blocks}; expected at least {FIRST}")
-    about = {**vars(options), "to": None, "presplit": options.presplit and options.presplit.name}
+    about = {**vars(options), "to": None, "path": options.path and options.path.name}
     result = {"about": about, **experiment(options)}
     for name, cell in {"no distillation": result["no distillation"], **result["cells"]}.items():
         recall, ece = (statistics.mean(cell[key]) for key in (METRIC, "ece"))

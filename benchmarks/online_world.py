@@ -21,6 +21,7 @@ from ccdgraph.data import Stream, read_presplit, synthetic_stream
 from ccdgraph.distill.labels import LabelWriter, label_block, teacher_before, version_after
 from ccdgraph.evaluate import evaluate, seen_items
 from ccdgraph.nn import BackboneConfig, Embeddings
+from ccdgraph.run.learner import pick_device
 from ccdgraph.train import FitConfig
 
 LAGS, NEGATIVES, METRIC = (0, 1, 2, 3), 4, "recall@20"
@@ -44,12 +45,13 @@ class Biased:
 
 @dataclass(frozen=True)
 class World:
-    """One stream, its seed, its store of labels, and what a teacher cost."""
+    """One stream, its seed, its store of labels, what a teacher cost, and a student's base."""
 
     stream: Stream
     seed: int
     store: Path
     seconds: dict[str, float]
+    base: dict[str, Tensor]
 
 
 def config(options: argparse.Namespace, dim: int, **more: Any) -> OnlineConfig:
@@ -61,23 +63,24 @@ def config(options: argparse.Namespace, dim: int, **more: Any) -> OnlineConfig:
     return OnlineConfig(model, base, **shared, soft="pointwise", **more)
 
 
-def planted(options: argparse.Namespace, seed: int) -> Stream:
-    """The stream of a seed."""
-    if options.presplit:
-        stream = read_presplit(options.presplit)
-        return replace(stream, blocks=stream.blocks[: options.blocks + 1])
+def stream_of(options: argparse.Namespace, seed: int) -> Stream:
+    """The stream of a seed, where it is learnt; real data are the same for all."""
+    device = pick_device(options.device)
+    if options.data == "yelp":
+        stream = read_presplit(options.path)
+        return replace(stream, blocks=stream.blocks[: options.blocks + 1]).to(device)
     return synthetic_stream(
         *(options.users, options.items, options.rows),
         num_blocks=options.blocks,
         drift=options.drift,
         base=0.4,
         seed=seed,
-    )
+    ).to(device)
 
 
 def make_world(options: argparse.Namespace, seed: int, folder: Path, lift: float) -> World:
     """The stream, and labels of every age that some student asks for."""
-    stream = planted(options, seed)
+    stream = stream_of(options, seed)
     wanted = {
         (teacher_before(block, lag=lag, freeze=freeze), block)
         for block in range(1, len(stream))
@@ -102,7 +105,9 @@ def make_world(options: argparse.Namespace, seed: int, folder: Path, lift: float
                 writer.write(labels, **sizes)
                 if later == block.index + 1:  # what one student of the newest teacher needs
                     seconds["label"] += time.perf_counter() - started
-    return World(stream, seed, folder, seconds)
+    student = Online(config(options, options.student), seed=seed)
+    student.update(stream[0])
+    return World(stream, seed, folder, seconds, student.state())
 
 
 @dataclass(frozen=True)
@@ -125,9 +130,10 @@ class Measured:
 
 
 def learn(world: World, settings: OnlineConfig, first: int = FIRST) -> Measured:
-    """A student of the stream, measured right after each block."""
+    """A student of the stream, measured right after each block; the base has no labels."""
     student, recall, pairs, valid = Online(settings, seed=world.seed), {}, {}, []
-    for block in world.stream:
+    student.restore(world.base, world.stream.blocks[:1])
+    for block in world.stream.blocks[1:]:
         out = student.update(block)
         if block.index < first:
             continue
@@ -135,10 +141,9 @@ def learn(world: World, settings: OnlineConfig, first: int = FIRST) -> Measured:
         seen = seen_items(world.stream, **place)
         found = evaluate(out, block.test, seen, ks=(20,)).to_frame().set_index("user")[METRIC]
         recall[block.index] = found
-        held = labelled_pairs(
-            block.test, seen, negatives=NEGATIVES, generator=rng(world.seed, "pairs", block.index)
-        )
-        pairs[block.index] = (predicted(out, held), held.label)
+        draw = rng(world.seed, "pairs", block.index, device=block.test.user.device)
+        held = labelled_pairs(block.test, seen, negatives=NEGATIVES, generator=draw)
+        pairs[block.index] = (predicted(out, held).cpu(), held.label.cpu())
         known = seen_items(world.stream, **place, split="valid")
         valid.append(evaluate(out, block.valid, known, ks=(20,)).mean()[METRIC])
     return Measured(recall, pairs, statistics.mean(valid))

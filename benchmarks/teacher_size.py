@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--multiples", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--to", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    options.backbone, options.presplit = "MF", None
+    options.backbone, options.data, options.device = "MF", "planted", "cpu"
     about = {name: value for name, value in vars(options).items() if name != "to"}
     result = {"about": about, **experiment(options)}
     for name, cell in result[METRIC].items():
