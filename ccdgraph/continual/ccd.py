@@ -139,12 +139,10 @@ class CCD(Strategy):
         if block.index == 0:
             self.knowledge = dict.fromkeys(("student", "stability", "plasticity"), generated)
         else:
-            for name, keep in (
-                ("stability", self.config.keep_stability),
-                ("plasticity", self.config.keep_plasticity),
-            ):
-                share = per_block(keep, block.index)
-                self.knowledge[name] = moving_average(self.knowledge[name], generated, share)
+            keep, align = self.config.keep, self.config.align
+            for name in ("stability", "plasticity"):
+                old, share = self.knowledge[name], per_block(keep[name], block.index)
+                self.knowledge[name] = moving_average(old, generated, share, align=align)
         self.knowledge["generated"] = generated
 
     def ensemble(self) -> Ensemble:

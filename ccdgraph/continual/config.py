@@ -204,6 +204,7 @@ class CCDConfig:
         teacher: stage 3.
         keep_stability: share of the old stability proxy in the new, for all blocks or by block.
         keep_plasticity: the same of the plasticity proxy.
+        align: turn a distilled student into a proxy's coordinates before it is averaged in.
         graph: propagate over all edges so far (``"cumulative"``) or the block's own (``"block"``).
         decay: weight of the edges of earlier blocks, all alike, where the block's own have 1.
         mask: items hidden in model selection, as in evaluation.
@@ -218,10 +219,16 @@ class CCDConfig:
     teacher: TeacherConfig = TeacherConfig()
     keep_stability: tuple[float, ...] = (0.9,)
     keep_plasticity: tuple[float, ...] = (0.0,)
+    align: bool = False
     graph: Literal["cumulative", "block"] = "cumulative"
     decay: float = 1.0
     mask: Literal["block", "strict"] = "strict"
     valid_users: int = 0
+
+    @property
+    def keep(self) -> dict[str, tuple[float, ...]]:
+        """Shares of the old proxies, by name."""
+        return {"stability": self.keep_stability, "plasticity": self.keep_plasticity}
 
 
 def per_block(settings: Sequence[Setting], block: int) -> Setting:

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from ccdgraph.data.interactions import UserItems
+from ccdgraph.distill.alignment import aligned
 from ccdgraph.nn.backbone import Embeddings
 from ccdgraph.ranking import BUDGET, by_chunks, mask_seen, ranks_of, recommend_lists
 from ccdgraph.sampling import Pairs
 
 
-def moving_average(proxy: Embeddings, student: Embeddings, keep: float) -> Embeddings:
+def moving_average(
+    proxy: Embeddings, student: Embeddings, keep: float, *, align: bool = False
+) -> Embeddings:
     r"""The proxy after one more distilled student.
 
     .. math:: \theta_P \leftarrow w\, \theta_P + (1 - w)\, \theta_S
@@ -27,6 +30,9 @@ def moving_average(proxy: Embeddings, student: Embeddings, keep: float) -> Embed
         proxy: average so far.
         student: embeddings of the distilled student, over at least as many entities.
         keep: share ``w`` of the old proxy, in [0, 1].
+        align: turn the student into the proxy's coordinates first, which changes none of its
+            scores. Students that were distilled afresh have axes of their own: without this, rows
+            of one kind are averaged with, and scored against, rows of the other.
 
     >>> item = torch.zeros(1, 1)
     >>> old = Embeddings(torch.tensor([[1.0]]), item)
@@ -34,6 +40,8 @@ def moving_average(proxy: Embeddings, student: Embeddings, keep: float) -> Embed
     >>> moving_average(old, new, 0.5).user.tolist()
     [[2.0], [3.0]]
     """
+    if align:
+        student = aligned(student, proxy)
 
     def mix(old: Tensor, new: Tensor) -> Tensor:
         common = torch.lerp(new[: len(old)], old, keep)

@@ -29,6 +29,7 @@ SWITCHES = [
     ({"generation.fit.min_steps": 100}, "0/generation"),
     ({"keep_stability": (0.5,)}, "1/generation"),
     ({"keep_plasticity": (0.5,)}, "1/generation"),
+    ({"align": True}, "1/generation"),
     ({"graph": "block"}, "1/student"),
     ({"decay": 0.5}, "1/student"),
     ({"update.init": "random"}, "1/student"),

@@ -74,6 +74,21 @@ def test_moving_average_keeps_all_or_nothing_at_its_ends():
     assert torch.equal(moving_average(old, new, 0.0).user, new.user)
 
 
+@pytest.mark.parametrize("keep", [0.0, 0.4, 1.0])
+def test_a_student_with_axes_of_its_own_is_turned_before_it_is_averaged(keep):
+    """Its common rows say what the proxy says, so new rows get the student's scores with them."""
+    student = random_out(0, 5, 4)
+    width = student.user.size(1)
+    turn = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator()))[0]
+    old = Embeddings(student.user[:3] @ turn, student.item[:3] @ turn)
+    mixed = moving_average(old, student, keep, align=True)
+    everyone = torch.arange(5)
+    torch.testing.assert_close(mixed.scores(everyone), student.scores(everyone))
+    torch.testing.assert_close(mixed.user[:3], old.user)
+    apart = moving_average(old, student, 1.0)
+    assert not torch.allclose(apart.scores(everyone[3:]), student.scores(everyone[3:]), atol=1e-2)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_memory_holds_the_best_unseen_items_and_their_sigmoids(temperature):
     source = random_out(2, 7, 6)
