@@ -90,6 +90,14 @@ def test_the_module_is_the_command():
     assert (done.returncode, done.stdout) == (0, f"ccdgraph {__version__}\n")
 
 
+def test_a_command_says_nothing_of_what_torch_deprecates():
+    """Newer versions of torch warn users of what PyG calls; here every warning is asked for."""
+    command = [sys.executable, "-W", "default", "-m", "ccdgraph", "doctor"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "torch" in done.stdout
+    assert "deprecated" not in done.stderr
+
+
 def test_demo_shows_both_matrices_and_leaves_a_run(tmp_path):
     shown = invoke("demo", "--to", tmp_path / "run", "--set", "data.num_blocks=1", *REDUCED)
     assert "student: recall@20" in shown.stdout and "teacher: recall@20" in shown.stdout

@@ -43,10 +43,11 @@ def main() -> None:
         sys.path.insert(0, "")
     # Threads that spin for work starve one another as soon as another process needs a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # torch says so once, of the format that every graph is multiplied in
+    # of the format that every graph is multiplied in, and of what PyG compiles when it is imported
     for message in (
         "Sparse CSR tensor support is in beta",
         "Sparse invariant checks are implicitly",
+        "`torch.jit.script` is deprecated",
     ):
         warnings.filterwarnings("ignore", message)
     app()
