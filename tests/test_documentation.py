@@ -9,12 +9,14 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import ccdgraph
+from ccdgraph.continual import Strategy
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "docs/recipes/first_hour.sh"
@@ -127,6 +129,28 @@ def test_a_link_to_a_page_or_an_anchor_that_is_not_there_is_found(tmp_path):
         "sub/page.html: gone.html",
         "sub/page.html: gone.png",
     ]
+
+
+def test_pages_name_every_extra_command_strategy_and_layer():
+    from typer.main import get_command
+
+    from ccdgraph import continual
+    from ccdgraph.cli import app
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    install, strategies = ((ROOT / f"docs/{n}.rst").read_text() for n in ("install", "strategies"))
+    assert [name for name in project["optional-dependencies"] if f"``{name}``" not in install] == []
+    own = [getattr(continual, name) for name in continual.__all__]
+    classes = [kind for kind in own if inspect.isclass(kind) and issubclass(kind, Strategy)]
+    assert len(classes) > 10
+    listed = {*re.findall(r"\* - ``(\w+)``", strategies), "Strategy"}
+    assert {kind.__name__ for kind in classes} == listed
+    pages = "".join(page.read_text() for page in ROOT.glob("docs/*.rst"))
+    assert [name for name in get_command(app).commands if f"ccdgraph {name}" not in pages] == []
+    folders = {path.stem for path in (ROOT / "ccdgraph").iterdir() if path.name[0].islower()}
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    known = {name for name in folders if f"`{name}/`" in guide or f"`{name}.py`" in guide}
+    assert folders - {"py"} == known
 
 
 def test_every_file_of_the_methods_page_exists():
