@@ -69,22 +69,25 @@ def test_replayed_distillation_equals_distillation_step_by_step(name, monkeypatc
     stream = synthetic_stream(200, 150, 8000, num_blocks=1).to(torch.device("cuda"))
     block = stream[0]
     graph = BipartiteGraph.from_interactions(block.train, block.num_users, block.num_items)
-    seen, recorded, losses = graph.user_items, [], []
+    sizes, seen = (graph.num_users, graph.num_items), graph.user_items
+    recorded, losses = [], []
     record = Replayed._record
     monkeypatch.setattr(
         Replayed, "_record", lambda self, *own: (record(self, *own), recorded.append(self.possible))
     )
     for recording in (False, True):
         draw = partial(rng, 3, device=graph.device)
-        table = [torch.randn(n, 8, device="cuda", generator=draw(n)) for n in (200, 150)]
+        table = [torch.randn(n, 8, device="cuda", generator=draw(n)) for n in sizes]
         teacher = Embeddings(*table)
         along = Trajectories.of([[teacher, teacher]], seen, k=20)
         known = Knowledge(teacher, seen, dim=8, rng=draw, batch_size=64, trajectories=along)
         small = {"cd": {"depth": 60}, "ir-rrd": {"depth": 60}, "hetcomp": {"k": 20, "compared": 20}}
         parts = build_parts([name], known, {name: small[name]} if name in small else {})
         draws = draw("order")
-        batches = TripletBatches(block.train, 150, seen.keys(), batch_size=256, generator=draws)
-        model = BackboneConfig("MF", 8).build(200, 150, generator=rng(0)).cuda()
+        batches = TripletBatches(
+            block.train, sizes[1], seen.keys(), batch_size=256, generator=draws
+        )
+        model = BackboneConfig("MF", 8).build(*sizes, generator=rng(0)).cuda()
         objective = Objective((Part(BPR(), batches), *parts))
         fitted = fit(model, graph, [objective], FitConfig(epochs=4, record=recording))
         losses.append(torch.tensor(fitted.loss))
