@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import drift
 import replay_gap
+from drift_world import turned
 from experiment_tables import markdown, recovery, row, spread
 
 from ccdgraph.bench import (
@@ -140,7 +140,7 @@ def drifting(options: argparse.Namespace) -> dict[str, Any]:
         calm = synthetic_stream(1000, 600, 36_000, num_blocks=8, drift=0.0, base=0.35)
         tuned = plain = HERE / "planted_tuned.toml"
     suite = load_suite(tuned if tuned.exists() else plain)
-    for name, stream in (("calm", calm), ("drift", drift.turned(calm, AT, SHARE, 0))):
+    for name, stream in (("calm", calm), ("drift", turned(calm, AT, SHARE, 0))):
         if not (options.to / "streams" / name).exists():
             write_stream(stream, options.to / "streams" / name)
     paths = {n: str(options.to / "streams" / n) for n in ("calm", "drift")}

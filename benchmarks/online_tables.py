@@ -1,4 +1,4 @@
-"""Tables of online.py, drift.py, features.py and teacher_size.py in Markdown, from their files.
+"""Tables of the files that online.py, drift.py, features.py and others write, in Markdown.
 
 python benchmarks/online_tables.py benchmarks/results/online.json [--plot reliability.svg]
 python benchmarks/online_tables.py benchmarks/results/drift.json
@@ -69,24 +69,30 @@ def online(result: Record) -> Iterator[str]:
 
 
 def drift(result: Record) -> Iterator[str]:
-    """Delays and false alarms by detector, and H-mean by reaction."""
+    """Delays and false alarms by detector, and what reactions change."""
     shares = list(result["detection"])
     late = (f"within a block, {share} turn" for share in shares)
-    yield from header("detector", *late, "false alarms")
+    yield from header("detector", "setting", *late, "false alarms")
     for name in result["detection"][shares[0]]:
         by = [result["detection"][share][name] for share in shares]
         found = [sum(delay in (0, 1) for delay in f["delay"]) for f in by]
         counts = (f"{n} of {len(f['delay'])}" for n, f in zip(found, by, strict=True))
         chances = sum(f["blocks without drift"] for f in by)
         false = sum(f["false alarms"] * f["blocks without drift"] for f in by) / chances
-        yield row(name, *counts, f"{false:.1%}")
-    yield ""
-    names = ("H at the drift", "H at the end", "LA at the end", "RA at the end")
-    yield from header("actions", *names, "H at the end - none")
-    base = [run["H at the end"] for run in result["H"]["none"]]
-    for name, runs in result["H"].items():
-        gaps = [run["H at the end"] - b for run, b in zip(runs, base, strict=True)]
-        yield row(name, *(spread([run[key] for run in runs]) for key in names), spread(gaps))
+        setting = result["settings"][name]
+        used = "threshold" if setting["method"] == "page-hinkley" else "alpha"
+        yield row(name, f"{used} {setting[used]}", *counts, f"{false:.1%}")
+    for share, by in result["reactions"].items():
+        yield ""
+        names = ("recall since the drift", "LA", "RA", "H")
+        yield from header(f"{share} turn, on {result['calls the actions']}", *names)
+        for name, runs in by.items():
+            differ = [
+                {key: run[key] - base[key] for key in names}
+                for run, base in zip(runs, by["none"], strict=True)
+            ]
+            shown, label = (runs, name) if name == "none" else (differ, f"{name}, minus none")
+            yield row(label, *(spread([run[key] for run in shown]) for key in names))
 
 
 def features(result: Record) -> Iterator[str]:
@@ -110,7 +116,12 @@ def teacher_size(result: Record) -> Iterator[str]:
         yield row(f"{multiple}x", cell["weight"], *means, *test)
 
 
-TABLES = {"detection": drift, "tests": features, "cells": online, "recall@20": teacher_size}
+TABLES = {
+    "detection": drift,
+    "tests": features,
+    "cells": online,
+    "recall@20": teacher_size,
+}
 
 
 def plot(curves: Record, path: Path) -> None:

@@ -44,7 +44,7 @@ class AdaptiveConfig:
     detectors: tuple[Detector, ...] = (Detector(),)
     actions: tuple[Action, ...] = ()
     teacher_every: int = 1
-    window: int = 128
+    window: int = 32
     k: int = 20
 
     def __post_init__(self) -> None:
@@ -151,7 +151,7 @@ class AdaptiveCCD(Strategy):
         return means
 
     def _settings(self, index: int) -> CCDConfig:
-        ccd, events = self.config.ccd, [event for event in self.events if event.block == index]
+        ccd = self.config.ccd
         if index % self.config.teacher_every:
             ccd = replace(ccd, teacher=replace(ccd.teacher, update=False))
-        return adapted(ccd, events, self.config.actions)
+        return adapted(ccd, index, self.events, self.config.actions)

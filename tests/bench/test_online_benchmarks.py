@@ -16,7 +16,7 @@ SMALL = ["--users", "60", "--items", "40", "--rows", "900", "--epochs", "1"]
 SCRIPTS = {
     "online.py": [*("--seeds", "2", "--choose", "1", "--blocks", "4", "--k", "5"), "--sweep"],
     "drift.py": [
-        *("--seeds", "1", "--react", "1", "--blocks", "4", "--at", "4"),
+        *("--seeds", "1", "--choose", "1", "--react", "1", "--blocks", "4", "--at", "4"),
         "--shares",
         "1",
     ],

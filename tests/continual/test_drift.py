@@ -3,6 +3,7 @@ import statistics
 
 import pytest
 import torch
+from scipy import stats
 from small_ccd import CONFIG, stream
 
 from ccdgraph.config import from_dict
@@ -15,6 +16,7 @@ from ccdgraph.continual.drift import (
     adapted,
     alarm_in_last,
     detect,
+    step_up,
 )
 from ccdgraph.data import synthetic_stream
 from ccdgraph.testing import check_strategy
@@ -25,6 +27,7 @@ REACT = (
     Action("update-teacher"),
     Action("raise-plasticity", factor=2.0),
     Action("shrink-replay", factor=4.0),
+    Action("train-longer", factor=3.0),
 )
 
 
@@ -42,11 +45,43 @@ def test_false_alarms_of_the_interval_are_as_many_as_promised(n):
     assert share == pytest.approx(0.05, abs=0.006)
 
 
+def test_step_by_hand():
+    """Means 4 and 1, squared errors 1/3 and 0.8/6, with Welch's degrees of freedom."""
+    before, newest = [[9.0] * 6, [0.0, 1.0], [2.0, 1.0, 0.0, 2.0]], [3.0, 4.0, 5.0]
+    error = 0.8 / 6
+    degrees = (1 / 3 + error) ** 2 / ((1 / 3) ** 2 / 2 + error**2 / 5)
+    p = float(stats.t.sf(3 / math.sqrt(1 / 3 + error), degrees))
+    own = stats.ttest_ind(newest, before[1] + before[2], equal_var=False, alternative="greater")
+    assert p == pytest.approx(float(own.pvalue))
+    assert step_up([*before, newest], p * 1.01, 2) and not step_up([*before, newest], p * 0.99, 2)
+    assert not step_up([before[0], *before, newest], 0.3, 3)  # the first blocks are far above
+
+
+def test_step_where_nothing_varies_or_little_is_known():
+    first = [5.0, 0.0]
+    assert step_up([first, [1.0, 1.0], [2.0, 2.0]], 0.01, 1)
+    assert not step_up([first, [1.0, 1.0], [1.0, 1.0]], 0.01, 1)
+    assert not step_up([first, [1.0, 1.0], [2.0]], 0.01, 1)
+    assert not step_up([[1.0, 1.0], [2.0, 2.0]], 0.01, 1)  # still settling
+
+
+def test_false_alarms_of_the_step_are_as_many_as_promised():
+    draws = torch.randn(5_000, 4, 20, generator=torch.Generator().manual_seed(0)).tolist()
+    assert statistics.mean(step_up(s, 0.05, 2) for s in draws) == pytest.approx(0.05, abs=0.01)
+
+
+def test_a_slow_trend_is_a_step_only_to_far_back_blocks():
+    """What students forget little by little is no drift; against all blocks it would be."""
+    noise = torch.randn(10, 20, generator=torch.Generator().manual_seed(1)) * 0.1
+    series = (noise + 0.02 * torch.arange(10.0).unsqueeze(1)).tolist()
+    assert not step_up(series, 0.01, 2) and step_up(series, 0.01, 8)
+
+
 def test_a_jump_is_found_within_a_block_and_none_before():
     pytest.importorskip("river", reason="needs the extra 'drift'")
     noise = (0.02 * torch.randn(12, 20, generator=torch.Generator().manual_seed(0))).tolist()
     series = [[0.5 + 0.3 * (b >= 8) + x for x in row] for b, row in enumerate(noise)]
-    for method, delay in (("interval", 0), ("adwin", 1), ("page-hinkley", 0)):
+    for method, delay in (("interval", 0), ("step", 0), ("adwin", 1), ("page-hinkley", 0)):
         detector = Detector("miss", method, threshold=0.5)
         alarms = [b for b in range(12) if detect(detector, series[: b + 1])]
         assert alarms[0] == 8 + delay, (method, alarms)
@@ -69,23 +104,35 @@ def test_without_river_the_message_says_what_to_do(monkeypatch):
 def test_actions_change_what_they_say_and_nothing_else():
     replay = CONFIG.update.replay[0]
     event = Event(3, "miss", "interval", 0.9, 0.5)
-    assert adapted(CONFIG, [], REACT) == CONFIG
-    assert adapted(CONFIG, [event], [Action("shrink-replay", "popularity")]) == CONFIG
-    found = adapted(CONFIG, [event], REACT)
+    assert adapted(CONFIG, 3, [], REACT) == CONFIG
+    assert adapted(CONFIG, 3, [event], [Action("shrink-replay", "popularity")]) == CONFIG
+    found = adapted(CONFIG, 3, [event], REACT)
     for stage in (found.update, found.teacher):
         assert stage.replay[0].weight == replay.weight / 4
         assert stage.replay[0].plasticity == 2 * replay.plasticity
         assert stage.replay[0].stability == round(replay.stability / 2)
         assert stage.replay[0].student == replay.student
+    assert found.update.fit.epochs == 3 * CONFIG.update.fit.epochs
+    assert found.teacher.fit.epochs == 3 * CONFIG.teacher.fit.epochs
     assert found.teacher.update and found.generation == CONFIG.generation
+
+
+def test_an_action_holds_for_its_blocks_and_no_longer():
+    """With ``<=`` in place of ``<`` block 5 fails; without the lower bound block 2 does."""
+    event, action = Event(3, "miss", "step", 0.9, 0.5), Action("train-longer", hold=2)
+    longer = [adapted(CONFIG, b, [event], [action]) != CONFIG for b in (2, 3, 4, 5)]
+    assert longer == [False, True, True, False]
 
 
 @pytest.mark.parametrize(
     ("cls", "table", "message"),
     [
         (Detector, {"signal": "new", "method": "adwin"}, "one number a block; use 'interval'"),
+        (Detector, {"signal": "new", "method": "step"}, "one number a block; use 'interval'"),
         (Detector, {"alpha": 0.7}, "'alpha' is 0.7"),
+        (Detector, {"back": 0}, "'back' is 0"),
         (Action, {"do": "shrink-replay", "factor": 0.5}, "'factor' is 0.5"),
+        (Action, {"do": "train-longer", "hold": 0}, "'hold' is 0"),
         (Action, {"do": "panic"}, "expected one of 'update-teacher'"),
         (AdaptiveConfig, {"window": 0}, "'window' is 0"),
     ],
