@@ -1,4 +1,4 @@
-"""Tables of the files that online.py, drift.py, features.py and others write, in Markdown.
+"""Tables of the files that online.py, drift.py, alignment.py and others write, in Markdown.
 
 python benchmarks/online_tables.py benchmarks/results/online.json [--plot reliability.svg]
 python benchmarks/online_tables.py benchmarks/results/drift.json
@@ -116,8 +116,21 @@ def teacher_size(result: Record) -> Iterator[str]:
         yield row(f"{multiple}x", cell["weight"], *means, *test)
 
 
+def alignment(result: Record) -> Iterator[str]:
+    """Recall and what the maps miss by student, and the tests."""
+    yield from header("teacher's embeddings", "weight", "recall@20", "missed before a block")
+    for name, cell in result["refreshed"].items():
+        left = spread(cell["missed"]["by seed"]) if cell["missed"] else ""
+        yield row(name, cell["weight"], spread(cell["recall@20"]["by seed"]), left)
+    yield ""
+    yield from header("difference", "recall@20", "corrected p")
+    for name, test in result["differences"].items():
+        yield row(name, f"{test['difference']:+.4f}", f"{test['corrected p']:.1e}")
+
+
 TABLES = {
     "detection": drift,
+    "refreshed": alignment,
     "tests": features,
     "cells": online,
     "recall@20": teacher_size,

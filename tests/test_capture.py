@@ -63,7 +63,7 @@ def test_replayed_training_equals_training_step_by_step():
 
 
 @cuda
-@pytest.mark.parametrize("name", ["de", "htd", "ir-rrd", "cd", "concf", "hetcomp"])
+@pytest.mark.parametrize("name", ["de", "regression", "htd", "ir-rrd", "cd", "concf", "hetcomp"])
 def test_replayed_distillation_equals_distillation_step_by_step(name, monkeypatch):
     """Draws included: a recorded step goes on in the generators where the last one stopped."""
     stream = synthetic_stream(200, 150, 8000, num_blocks=1).to(torch.device("cuda"))

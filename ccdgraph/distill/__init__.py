@@ -8,6 +8,7 @@ from ccdgraph.distill.hetcomp import HetComp
 from ccdgraph.distill.ir import IRRRD
 from ccdgraph.distill.phr import PHR
 from ccdgraph.distill.rd import RD
+from ccdgraph.distill.regression import Regression
 from ccdgraph.distill.rrd import RRD
 from ccdgraph.distill.teacher import Ensemble, TeacherLists, teacher_lists
 from ccdgraph.distill.topology import FTD, HTD
@@ -25,6 +26,7 @@ __all__ = [
     "ConCF",
     "Ensemble",
     "HetComp",
+    "Regression",
     "TeacherLists",
     "Trajectories",
     "agreement",

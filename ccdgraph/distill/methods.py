@@ -20,6 +20,7 @@ from ccdgraph.distill.knowledge import Knowledge
 from ccdgraph.distill.lists import transposed
 from ccdgraph.distill.phr import PHR
 from ccdgraph.distill.rd import RD
+from ccdgraph.distill.regression import Regression
 from ccdgraph.distill.rrd import RRD
 from ccdgraph.distill.teacher import TeacherLists
 from ccdgraph.distill.topology import FTD, HTD
@@ -137,6 +138,7 @@ METHODS: Mapping[str, Method] = {
         {"depth": 500},
     ),
     "de": Method(DE, 0.01, _regression(DE), tables=True),
+    "regression": Method(Regression, 0.01, _regression(Regression), tables=True),
     "phr": Method(
         PHR,
         0.01,

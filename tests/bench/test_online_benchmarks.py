@@ -20,6 +20,7 @@ SCRIPTS = {
         "--shares",
         "1",
     ],
+    "alignment.py": ["--seeds", "1", "--choose", "1", "--blocks", "3"],
     "features.py": ["--seeds", "1", "--dim", "4"],
     "teacher_size.py": [*("--seeds", "1", "--choose", "1", "--blocks", "4"), "--multiples", "2"],
 }
@@ -73,7 +74,7 @@ def test_the_table_of_yelp_is_one_command(tmp_path):
     assert failed.returncode == 2 and "name the folder of its blocks" in failed.stderr
 
 
-@pytest.mark.parametrize("name", ["online", "drift", "features", "teacher_size"])
+@pytest.mark.parametrize("name", ["online", "alignment", "drift", "features", "teacher_size"])
 def test_tables_of_the_results_are_those_of_the_document(name):
     """A number typed into RESULTS.md, or left from an older file, fails."""
     table = run(

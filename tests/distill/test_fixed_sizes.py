@@ -12,7 +12,7 @@ from ccdgraph.distill.lists import each_once, padded_distinct, sorted_once
 from ccdgraph.nn import Embeddings
 from ccdgraph.sampling import Triplets
 
-METHODS = ["DE", "FTD", "HTD", "PHR", "IRRRD", "RD", "CD", "ConCF", "HetComp"]
+METHODS = ["DE", "Regression", "FTD", "HTD", "PHR", "IRRRD", "RD", "CD", "ConCF", "HetComp"]
 READERS = ("hints", "topology", "ir", "lists")
 ASKING = {
     *("aten::nonzero", "aten::_unique2", "aten::unique_dim", "aten::unique_consecutive"),

@@ -5,7 +5,20 @@ import torch
 from planted import embeddings, everyone, generator, leaves, user_items
 
 from ccdgraph.config import ConfigError
-from ccdgraph.distill import CD, DE, FTD, HTD, IRRRD, PHR, RD, RRD, ConCF, HetComp, Trajectories
+from ccdgraph.distill import (
+    CD,
+    DE,
+    FTD,
+    HTD,
+    IRRRD,
+    PHR,
+    RD,
+    RRD,
+    ConCF,
+    HetComp,
+    Regression,
+    Trajectories,
+)
 from ccdgraph.distill.knowledge import Knowledge
 from ccdgraph.distill.methods import METHODS, build_parts, check_methods, expand
 from ccdgraph.distill.teacher import Ensemble, teacher_lists
@@ -15,6 +28,7 @@ from ccdgraph.sampling import Entities
 SEEN = user_items([(0, 1), (1, 2), (2, 2), (3, 7), (4, 0), (5, 3)])
 TERMS = {
     **{"rrd": RRD, "ir": RRD, "sampled-rrd": IRRRD, "ir-rrd": IRRRD, "de": DE, "phr": PHR},
+    "regression": Regression,
     **{"ftd": FTD, "htd": HTD, "rd": RD, "cd": CD, "concf": ConCF, "hetcomp": HetComp},
 }
 SMALL = {
@@ -103,7 +117,9 @@ def test_members_of_an_ensemble_stand_side_by_side_at_one_scale():
     assert torch.allclose(cosine(out.user[:, 5:], loud.user), torch.ones(6))
 
 
-@pytest.mark.parametrize("name", ["de", "phr", "ftd", "htd", "ir", "ir-rrd", "hetcomp"])
+@pytest.mark.parametrize(
+    "name", ["de", "phr", "regression", "ftd", "htd", "ir", "ir-rrd", "hetcomp"]
+)
 def test_stored_lists_alone_are_refused_where_more_is_needed(name):
     lists = teacher_lists(embeddings(5), SEEN, k=4).items
     known = Knowledge(

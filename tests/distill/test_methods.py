@@ -20,6 +20,7 @@ from ccdgraph.distill import (
     RD,
     ConCF,
     HetComp,
+    Regression,
     Trajectories,
     concf,
     heads,
@@ -33,7 +34,7 @@ from ccdgraph.sampling import TripletBatches, Triplets
 from ccdgraph.train import BPR, FitConfig, Objective, Part, Term, embed, fit
 
 DIM, TEACHER_DIM = 8, 12
-METHODS = ["DE", "FTD", "HTD", "PHR", "IRRRD", "RD", "CD", "ConCF", "HetComp"]
+METHODS = ["DE", "Regression", "FTD", "HTD", "PHR", "IRRRD", "RD", "CD", "ConCF", "HetComp"]
 BACKBONES = {
     "MF": BackboneConfig("MF", DIM),
     "LightGCN": BackboneConfig("LightGCN", DIM),
@@ -61,6 +62,7 @@ def make(name: str, graph: BipartiteGraph) -> Term:
         return HetComp(path, observed_lists(teacher, seen), seen, k=20, compared=10, every=1)
     return {
         "DE": lambda: DE(teacher, DIM, num_experts=3, generator=draw),
+        "Regression": lambda: Regression(teacher, DIM, generator=draw),
         "FTD": lambda: FTD(teacher),
         "HTD": lambda: HTD(teacher, DIM, num_groups=3, generator=draw),
         "PHR": lambda: PHR(teacher, DIM, seen=seen, generator=draw),

@@ -78,7 +78,7 @@ def test_a_folder_tells_all(taught):
     "names",
     [
         *(("de-rrd",), ("phr",), ("ftd",), ("htd", "rrd"), ("ir-rrd",), ("rd",), ("cd",)),
-        *(("concf",), ("hetcomp",), ("none",)),
+        *(("regression",), ("concf",), ("hetcomp",), ("none",)),
     ],
     ids="+".join,
 )
