@@ -34,7 +34,7 @@ def header(*cells: str) -> Iterator[str]:
 
 
 def online(result: Record) -> Iterator[str]:
-    """The table of all cells, the tests of head against served score, and the sweep."""
+    """Tables of all cells, of costs, of the head against the served score, and of the sweep."""
     alone = result["no distillation"]
     yield from header("labels into", "teacher", "lag", "recall@20", "gap to none", "ECE")
     yield row("none", "", "", spread(alone["recall@20"]), "", spread(alone["ece"]))
@@ -43,6 +43,11 @@ def online(result: Record) -> Iterator[str]:
         gap = f"{statistics.mean(cell['recall@20']) - base:+.4f}"
         place = name.split("/")
         yield row(*place, spread(cell["recall@20"]), gap, spread(cell["ece"]))
+    yield ""
+    yield from by_block(result["cells"])
+    yield ""
+    yield from header(*(f"{name}, s" if "/" not in name else name for name in result["seconds"]))
+    yield row(*(f"{value:.2f}" for value in result["seconds"].values()))
     yield ""
     columns = ("recall@20", "corrected p", "ECE", "corrected p")
     yield from header("auxiliary - direct", *columns)
@@ -66,6 +71,14 @@ def online(result: Record) -> Iterator[str]:
             tests = found["auxiliary - direct by weight"].values()
             stars = ((t["recall@20"], t["corrected p recall@20"] < 0.05) for t in tests)
             yield row(lift, *(f"{gap:+.4f}{' *' * sure}" for gap, sure in stars))
+
+
+def by_block(cells: Record) -> Iterator[str]:
+    """What distillation adds to Recall, block by block."""
+    blocks = next(iter(cells.values()))["gap by block"]
+    yield from header("gap to none", *(f"block {block}" for block in blocks))
+    for name, cell in cells.items():
+        yield row(name, *(f"{gap:+.4f}" for gap in cell["gap by block"].values()))
 
 
 def drift(result: Record) -> Iterator[str]:

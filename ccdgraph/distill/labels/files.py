@@ -6,10 +6,10 @@ and the places in them the ranks, so neither users nor ranks take space; items a
 smallest unsigned type that holds the catalogue. A ``rank`` column exists only where ranks are not
 the places, as for labels that are sampled.
 
-Arrow IPC without compression was chosen by measurement on 100 items for each of 29,858 users over
-40,981 items (``benchmarks/labels.py``, two cores): 18.2 MB, written in 0.04 s and read in 0.01 s,
-in place, from a memory map that all readers share. Parquet with zstd takes 16.5 MB, 0.64 s and
-0.24 s, and decodes a copy for every reader.
+Arrow IPC without compression was chosen by measurement (``benchmarks/labels.py``; ``formats`` in
+``benchmarks/results/labels.json``): a file is hardly larger than Parquet's, is written and read
+several times as fast, and is read in place, from a memory map that all readers share, while Parquet
+decodes a copy for every reader.
 """
 
 from __future__ import annotations
