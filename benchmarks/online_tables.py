@@ -17,9 +17,10 @@ Record = dict[str, Any]
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.4f} ± {deviation:.4f}"
+    """Mean and standard deviation, of one value the value."""
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
 
 
 def row(*cells: Any) -> str:
@@ -53,7 +54,8 @@ def online(result: Record) -> Iterator[str]:
     yield from header("auxiliary - direct", *columns)
     for name, test in result["auxiliary - direct"].items():
         values = (f"{test['recall@20']:+.4f}", f"{test['corrected p recall@20']:.1e}")
-        more = (f"{test['ece']:+.4f}", f"{test['corrected p ece']:.1e}")
+        sure = f"{test['corrected p ece']:.1e}" if len(alone["ece"]) > 1 else "-"
+        more = (f"{test['ece']:+.4f}", sure)
         yield row(name, *values, *more)
     if result["sweep"]:
         yield ""

@@ -74,7 +74,9 @@ def test_the_table_of_yelp_is_one_command(tmp_path):
     assert failed.returncode == 2 and "name the folder of its blocks" in failed.stderr
 
 
-@pytest.mark.parametrize("name", ["online", "alignment", "drift", "features", "teacher_size"])
+@pytest.mark.parametrize(
+    "name", ["online", "online_yelp", "alignment", "drift", "features", "teacher_size"]
+)
 def test_tables_of_the_results_are_those_of_the_document(name):
     """A number typed into RESULTS.md, or left from an older file, fails."""
     table = run(
