@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -50,7 +50,7 @@ class SuiteConfig:
         data: streams by name.
         strategies: strategies by name.
         backbones: backbones by name; without any, each strategy takes that of its settings.
-        protocols: for data that are split here; data that come as blocks keep their own.
+        protocols: of the streams; a stored stream keeps its own.
         masks: items hidden in model selection and evaluation.
         seeds: of the learners.
         reference: the strategy that the others are tested against; by default the first.
@@ -136,13 +136,17 @@ class Cell:
         return f"{' '.join(place)} seed {self.seed}"
 
 
-def load_suite(path: str | Path) -> SuiteConfig:
+def load_suite(path: str | Path, overrides: Iterable[str] = ()) -> SuiteConfig:
     """The suite in a TOML file, named after it unless it says otherwise.
+
+    Args:
+        path: the file.
+        overrides: as in :func:`ccdgraph.config.load`.
 
     Raises:
         ConfigError: the file cannot be read, or a key, a type or a value does not fit.
     """
-    suite = load(SuiteConfig, path)
+    suite = load(SuiteConfig, path, overrides)
     return suite if suite.name else replace(suite, name=Path(path).stem)
 
 
@@ -202,7 +206,7 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 def _streams(suite: SuiteConfig) -> Iterator[tuple[str, str, DataConfig]]:
     for name, data in suite.data.items():
-        if data.source in ("presplit", "stream"):
+        if data.source == "stream":
             yield name, "own", data
             continue
         if data.protocol != DataConfig.protocol:

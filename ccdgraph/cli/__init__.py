@@ -145,6 +145,7 @@ def bench_command(
     jobs: Annotated[
         int | None, typer.Option(help="Cells at a time, each in a process of its own.")
     ] = None,
+    overrides: _Overrides = None,
 ) -> None:
     """Run a suite of strategies; the files go to runs/SUITE unless --to names a folder.
 
@@ -152,7 +153,7 @@ def bench_command(
     """
     from ccdgraph.cli.bench import bench
 
-    bench(suite, Path("runs") / suite.stem if to is None else to, jobs)
+    bench(suite, Path("runs") / suite.stem if to is None else to, jobs, overrides or [])
 
 
 @app.command("tune-teacher", epilog="Example: ccdgraph tune-teacher SEARCH.toml --to search")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -15,15 +16,16 @@ from ccdgraph.cli.failure import INTERRUPTED, fail
 SOME_FAILED = 1
 
 
-def bench(path: Path, folder: Path, jobs: int | None) -> None:
+def bench(path: Path, folder: Path, jobs: int | None, overrides: Sequence[str]) -> None:
     """Runs the suite in ``path`` and prints its tables; Ctrl-C says how to go on."""
-    suite = load_suite(path)
+    suite = load_suite(path, overrides)
     typer.echo(f"{suite.name}: {len(cells(suite))} cells in {folder}", err=True)
     try:
         outcomes = run_suite(suite, folder, jobs=jobs, on_task=_tell)
     except KeyboardInterrupt:
         words = ["ccdgraph", "bench", str(path), "--to", str(folder)]
         words += [] if jobs is None else ["--jobs", str(jobs)]
+        words += [word for change in overrides for word in ("--set", change)]
         fail(f"stopped; go on with: {shlex.join(words)}", INTERRUPTED)
     typer.echo((folder / MARKDOWN).read_text(encoding="utf-8"))
     typer.echo(f"{RESULTS}, {MARKDOWN} and {LATEX} are in {folder}")

@@ -13,7 +13,7 @@ from ccdgraph.data.filters import deduplicate, k_core
 from ccdgraph.data.interactions import Interactions, UserItems
 from ccdgraph.data.presplit import read_presplit, read_split
 from ccdgraph.data.readers import read_interactions
-from ccdgraph.data.split import append_block, split_stream
+from ccdgraph.data.split import append_block, next_protocol, split_stream
 from ccdgraph.data.storage import read_stream, write_stream
 from ccdgraph.data.stream import Block, Stream
 from ccdgraph.data.vocabulary import Vocabulary
@@ -33,6 +33,7 @@ __all__ = [
     "describe",
     "fingerprint",
     "k_core",
+    "next_protocol",
     "read_dataset",
     "read_interactions",
     "read_presplit",

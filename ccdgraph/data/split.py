@@ -81,6 +81,32 @@ def split_stream(
     return Stream(blocks, events.users, events.items, protocol, events.name)
 
 
+def next_protocol(stream: Stream, *, seed: int = 0) -> Stream:
+    """The blocks of a ``"within"`` stream under protocol ``"next"``, each learnt whole.
+
+    As in :func:`split_stream`, valid and test of a block are the halves of the next one that its
+    users and items cover; without times the halves are drawn at random.
+
+    Args:
+        stream: blocks with held-out parts of their own.
+        seed: of the halves where there are no times; each block draws from its own generator.
+
+    Raises:
+        ValueError: the stream has protocol ``"next"`` already.
+    """
+    if stream.protocol == "next":
+        raise ValueError(f"'{stream.name}' has protocol 'next' already; take it as it is")
+    blocks: tuple[Block, ...] = ()
+    for block in stream:
+        rows = Interactions.cat([block.train, block.valid, block.test])
+        drawn = torch.randperm(len(rows), generator=rng(seed, "halves", block.index))
+        rows = rows[drawn if rows.time is None else rows.time.argsort(stable=True)]
+        if blocks:
+            blocks = (*blocks[:-1], _hold_out(blocks[-1], rows))
+        blocks = (*blocks, replace(block, train=rows, valid=rows[:0], test=rows[:0]))
+    return replace(stream, blocks=blocks, protocol="next")
+
+
 def append_block(
     stream: Stream, source: Events | Any, *, ratios: Ratios = (0.8, 0.1, 0.1), seed: int = 0
 ) -> Stream:

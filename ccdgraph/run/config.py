@@ -21,7 +21,7 @@ _PUBLISHED = {"path", "events", "duplicates", "min_rating", "k_core", *_SPLIT}
 _READ_BY: dict[str, set[str]] = {
     **{name: _PUBLISHED for name in DATASETS},
     "synthetic": {"base", "num_blocks", "protocol", "seed", "synthetic"},
-    "presplit": {"path"},
+    "presplit": {"path", "protocol", "seed"},
     "split": {"path"},
     "stream": {"path"},
     "events": {
@@ -67,7 +67,7 @@ class DataConfig:
         base: cuts as in ``split_stream``.
         num_blocks: see ``base``.
         by: see ``base``.
-        protocol: see ``base``.
+        protocol: see ``base``; of ``"presplit"``, ``"next"`` as in ``next_protocol``.
         ratios: see ``base``.
         seed: seed of the split and of the synthetic events; not the one of the run.
         synthetic: what the synthetic stream is like.

@@ -11,6 +11,7 @@ from ccdgraph.data import (
     Events,
     Stream,
     Vocabulary,
+    next_protocol,
     read_dataset,
     read_interactions,
     read_presplit,
@@ -113,7 +114,8 @@ def _read(config: DataConfig) -> Stream:
         )
     assert config.path is not None, "checked by the configuration"
     if config.source == "presplit":
-        return read_presplit(config.path)
+        given = read_presplit(config.path)
+        return given if config.protocol == "within" else next_protocol(given, seed=config.seed)
     if config.source == "split":
         return read_split(config.path)
     if config.source == "stream":

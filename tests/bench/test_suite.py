@@ -66,10 +66,21 @@ def test_backbones_go_where_a_strategy_has_one():
     assert {cell.backbone for cell in cells(alone)} == {"own"}
 
 
-def test_data_that_come_as_blocks_keep_their_protocol():
-    data = {"blocks": {"source": "presplit", "path": "somewhere"}}
+@pytest.mark.parametrize(
+    ("source", "protocols"), [("stream", ["own"]), ("presplit", ["next", "within"])]
+)
+def test_a_stored_stream_keeps_its_protocol(source, protocols):
+    data = {"blocks": {"source": source, "path": "somewhere"}}
     found = cells(from_dict(SuiteConfig, changed(data=data, protocols=["within", "next"])))
-    assert {cell.protocol for cell in found} == {"own"} and len(found) == 4
+    assert sorted({cell.protocol for cell in found}) == protocols
+    assert len(found) == 4 * len(protocols)
+
+
+def test_a_suite_takes_overrides(suite, tmp_path):
+    from ccdgraph.config import to_toml
+
+    (tmp_path / "mine.toml").write_text(to_toml(suite))
+    assert load_suite(tmp_path / "mine.toml", ["seeds=[7]"]) == replace(suite, seeds=(7,))
 
 
 def test_suites_survive_their_file(suite, tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from ccdgraph.data import (
     Vocabulary,
     append_block,
     fingerprint,
+    next_protocol,
     split_stream,
 )
 
@@ -295,3 +298,41 @@ def test_a_slice_of_interactions_is_a_view() -> None:
     part = rows[1:3]
     assert part.time is not None and part.time.tolist() == [1, 2]
     assert part.user.data_ptr() == rows.user[1:].data_ptr()
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_blocks_learnt_whole_are_tested_on_the_halves_of_the_next(timed: bool) -> None:
+    """With times the result is that of splitting under ``"next"`` at once."""
+    events = random_events(3)
+    within = split_stream(events, num_blocks=3, ratios=(0.6, 0.2, 0.2))
+    if not timed:
+        bare = [
+            replace(b, **{n: Interactions(p.user, p.item) for n, p in parts(b).items()})
+            for b in within
+        ]
+        within = replace(within, blocks=tuple(bare))
+    stream = next_protocol(within, seed=1)
+    assert stream.protocol == "next" and fingerprint(stream) != fingerprint(within)
+    for block, own in zip(stream, within, strict=True):
+        assert pairs(block.train) == pairs(Interactions.cat(parts(own).values()))
+        assert (block.num_users, block.num_items) == (own.num_users, own.num_items)
+    for block, following in zip(stream.blocks, stream.blocks[1:], strict=False):
+        rows = following.train
+        known = (rows.user < block.num_users) & (rows.item < block.num_items)
+        both = Interactions.cat([block.valid, block.test])
+        assert pairs(both) == pairs(rows[known])
+        if timed:
+            assert block.valid.time.max() < block.test.time.min()
+        else:
+            assert len(rows) // 2 >= len(block.valid) > len(rows) // 4
+    assert len(stream[-1].valid) == len(stream[-1].test) == 0
+    with pytest.raises(ValueError, match="has protocol 'next' already"):
+        next_protocol(stream)
+
+
+def parts(block: Block) -> dict[str, Interactions]:
+    return {"train": block.train, "valid": block.valid, "test": block.test}
+
+
+def pairs(rows: Interactions) -> list[tuple[int, int]]:
+    return sorted(zip(rows.user.tolist(), rows.item.tolist(), strict=True))
