@@ -3,30 +3,37 @@ r"""The same budget of tuning for every strategy of a suite, on validation rows 
     python benchmarks/tune.py benchmarks/planted.toml --to runs/tuning \
         --write benchmarks/planted_tuned.toml --results benchmarks/results/planted_tuning.json
 
-Every strategy gets ``--trials`` settings: those of the suite, then random ones of its space below,
-drawn over the suite's. A trial learns the first stream of the suite with seeds that the suite does
-not report, and counts by the harmonic mean of LA and RA of Recall@20 on validation rows after the
-last block (LA under protocol ``next``); test rows are never read. The best setting of each strategy
-goes into a suite of its own. Stopped and called again, it goes on after the last trial; several
-processes may share the work by ``--only``, and a last call without it writes.
+Every strategy gets ``--trials`` settings: those of the suite, then random ones of its space
+(``tuning_spaces.py``) drawn over them; its variant ``block`` (each block's own graph), where it has
+one, gets as many of its own. A trial learns the first stream of the suite with seeds that the suite
+does not report, and counts by the harmonic mean of LA and RA of Recall@20 on validation rows after
+the last block (LA under protocol ``next``); test rows are never read. The best settings go into a
+suite of their own. Trials run in ``--jobs`` processes; stopped and called again, it goes on with
+what is missing, and what ``--limit`` seconds left out is left out of every strategy alike.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import time
-from dataclasses import replace
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from tuning_spaces import settings, targets
 
 from ccdgraph.bench import StrategyEntry, SuiteConfig, cells, load_suite
-from ccdgraph.bench.suite import overlay
+from ccdgraph.bench.suite import Learner, overlay
 from ccdgraph.checkpoint import atomic_write_text
-from ccdgraph.config import rng, to_toml
+from ccdgraph.config import to_toml
 from ccdgraph.continual import CCD
 from ccdgraph.data import Stream
 from ccdgraph.evaluate import AccuracyMatrix, evaluate_block
@@ -36,90 +43,13 @@ from ccdgraph.run.folder import hardware, versions
 from ccdgraph.run.learner import build, pick_device
 from ccdgraph.run.source import open_stream
 
-Space = dict[str, list[Any]]
 
-STEPS: Space = {
-    "fit.lr": [1e-3, 3e-3, 1e-2, 3e-2],
-    "fit.epochs": [5, 10, 20],
-    "batch_size": [256, 512, 2048],
-}
-OWN: dict[str, Space] = {
-    "FineTune": STEPS,
-    "ExperienceReplay": {**STEPS, "ratio": [0.1, 0.2, 0.5, 1.0, 2.0]},
-    "SPMF": {**STEPS, "ratio": [0.5, 1.0, 2.0]},
-    "ADER": {**STEPS, "weight": [0.2, 0.8, 2.0, 5.0]},
-    "GraphSAIL": {
-        **STEPS,
-        "weight_self": [1.0, 10.0, 100.0],
-        "weight_local": [10.0, 100.0, 1e3],
-        "weight_global": [1.0, 10.0, 100.0],
-    },
-    "Contrastive": {**STEPS, "weight": [1.0, 10.0, 100.0, 1e3], "temperature": [0.5, 1.0, 5.0]},
-    "PISA": {**STEPS, "weight": [0.1, 0.5, 2.0, 10.0], "share": [0.2, 0.6, 1.0]},
-    "ReLoop2": {**STEPS, "share": [0.1, 0.3, 1.0], "temperature": [0.1, 0.5]},
-    "FIRE": {
-        "rate": [0.0, 0.1, 0.5],
-        "rank": [32, 64, 128],
-        "low_pass": [0.2, 1.0, 5.0],
-        "similar_users": [0.0, 0.2, 1.0],
-        "similar_items": [0.0, 0.2, 1.0],
-    },
-    "CCD": {
-        "generation.fit.lr": [5e-3, 1e-2, 2e-2],
-        "generation.start": ["fresh", "previous"],
-        "generation.weight_user": [0.01, 0.03, 0.1],
-        **{f"update.{key}": values for key, values in STEPS.items()},
-        "update.replay": [[{"weight": weight}] for weight in (0.0, 0.05, 0.5)],
-        **{f"teacher.{key}": values for key, values in STEPS.items()},
-        "teacher.distill_weight": [0.0, 0.01],
-        "teacher.replay": [[{"weight": weight, "anneal": 5.0}] for weight in (0.0, 0.05, 0.5)],
-    },
-}
-# Trained from nothing at every block, by the settings of the base block.
-FRESH: Space = {"base.fit.lr": [2e-3, 5e-3, 1e-2, 2e-2], "base.batch_size": [256, 1024, 2048]}
-
-
-def space(name: str, entry: StrategyEntry) -> Space:
-    """What is tried of an entry of a suite."""
-    strategy = entry.strategy or name
-    if strategy == "FullBatch":
-        return STEPS if entry.settings.get("start") == "warm" else FRESH
-    if strategy not in OWN:
-        raise SystemExit(f"'{strategy}' has no space; add one to OWN in {__file__}")
-    return OWN[strategy]
-
-
-def settings(name: str, entry: StrategyEntry, trials: int) -> list[dict[str, Any]]:
-    """What each trial lays over the settings of an entry: nothing, then distinct random values.
-
-    A space that is smaller than the budget is gone through once.
-    """
-    found, tried = [dict[str, Any]()], [dict(entry.settings)]
-    options, draw = space(name, entry), rng("tune", name)
-    for _ in range(100 * trials):
-        if len(found) == trials:
-            break
-        chosen: dict[str, Any] = {}
-        for key, values in options.items():
-            place = int(torch.randint(len(values), (), generator=draw))
-            chosen = overlay(chosen, nested(key, values[place]))
-        if (whole := overlay(entry.settings, chosen)) not in tried:
-            found.append(chosen)
-            tried.append(whole)
-    return found
-
-
-def nested(key: str, value: Any) -> dict[str, Any]:
-    """A table with one entry, by its dotted key."""
-    first, _, rest = key.partition(".")
-    return {first: nested(rest, value) if rest else value}
-
-
-def resolved(suite: SuiteConfig, name: str, over: dict[str, Any], seed: int) -> RunConfig:
-    """The run of an entry with other settings, on the first stream of the suite."""
-    entry = suite.strategies[name]
-    entry = replace(entry, settings=overlay(entry.settings, over), variants={})
-    one = replace(suite, strategies={name: entry}, seeds=(seed,), reference=None)
+def resolved(suite: SuiteConfig, learner: Learner, over: dict[str, Any], seed: int) -> RunConfig:
+    """The run of a strategy with other settings, on the first stream of the suite."""
+    entry = StrategyEntry(
+        learner.strategy, overlay(learner.settings, over), {}, learner.backbone_key
+    )
+    one = replace(suite, strategies={learner.name: entry}, seeds=(seed,), reference=None)
     return cells(one)[0].config
 
 
@@ -153,27 +83,82 @@ def validated(config: RunConfig, stream: Stream, teachers: Teachers) -> dict[str
     }
 
 
-def search(suite: SuiteConfig, name: str, stream: Stream, options: argparse.Namespace) -> None:
-    """Every trial of one strategy that its journal does not hold yet."""
-    path, teachers = options.to / f"{name}.json", Teachers()
-    done = json.loads(path.read_text()) if path.exists() else []
-    planned = settings(name, suite.strategies[name], options.trials)
-    for place, over in enumerate(planned):
-        if place < len(done):
-            if done[place]["settings"] != over:
-                raise SystemExit(f"'{path}' holds other trials; name another folder")
-            continue
-        started, values = time.perf_counter(), []
-        try:
-            for seed in options.seeds:
-                values.append(validated(resolved(suite, name, over, seed), stream, teachers))
-            means = {key: statistics.fmean(v[key] for v in values) for key in values[0]}
-        except FloatingPointError as error:  # it diverged: one trial of the budget
-            means = {"diverged": str(error)}
-        seconds = time.perf_counter() - started
-        done.append({"settings": over, "valid": means, "seconds": seconds})
-        atomic_write_text(path, json.dumps(done, indent=1) + "\n")
-        print(f"{name} {place + 1}/{len(planned)}: {means} {over}", flush=True)
+@dataclass(frozen=True)
+class Trial:
+    """One setting of one strategy, and where its outcome lies."""
+
+    learner: Learner
+    place: int
+    over: dict[str, Any]
+    path: Path
+
+    def outcome(self) -> dict[str, Any] | None:
+        """What it found; nothing where it has not run."""
+        if not self.path.exists():
+            return None
+        found: dict[str, Any] = json.loads(self.path.read_text())
+        if found["settings"] != self.over:
+            raise SystemExit(f"'{self.path}' holds another trial; name another folder")
+        return found
+
+
+def planned(suite: SuiteConfig, folder: Path, trials: int) -> list[Trial]:
+    """Every trial, place by place, so that a budget cuts all alike; long ones come first."""
+    found = []
+    for name, learner in targets(suite).items():
+        for place, over in enumerate(settings(learner, trials)):
+            path = folder / f"{name.replace('/', '.')}.{place}.json"
+            found.append(Trial(learner, place, over, path))
+    return sorted(found, key=lambda t: (t.place, t.learner.strategy not in ("CCD", "FullBatch")))
+
+
+_HERE: dict[str, Any] = {}  # of a worker process: the suite, its stream, base teachers
+
+
+def enter(suite: SuiteConfig, number: Any) -> None:
+    """Open the stream once in a worker, on a device by turns."""
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+    if torch.cuda.is_available():
+        with number.get_lock():
+            torch.cuda.set_device(number.value % torch.cuda.device_count())
+            number.value += 1
+    data = cells(suite)[0].config.data
+    _HERE.update(suite=suite, stream=open_stream(data).to(pick_device(suite.device)), teachers={})
+
+
+def run(trial: Trial, seeds: Sequence[int]) -> str:
+    """Learn the stream once for each seed, and write what validation says."""
+    started, suite, values = time.perf_counter(), _HERE["suite"], []
+    try:
+        for seed in seeds:
+            config = resolved(suite, trial.learner, trial.over, seed)
+            values.append(validated(config, _HERE["stream"], _HERE["teachers"]))
+        means = {key: statistics.fmean(v[key] for v in values) for key in values[0]}
+    except FloatingPointError as error:  # it diverged: one trial of the budget
+        means = {"diverged": str(error)}
+    found = {"settings": trial.over, "valid": means, "seconds": time.perf_counter() - started}
+    atomic_write_text(trial.path, json.dumps(found, indent=1) + "\n")
+    return f"{trial.learner.name} {trial.place}: {means} {trial.over}"
+
+
+def search(suite: SuiteConfig, trials: Sequence[Trial], options: argparse.Namespace) -> None:
+    """Every trial that has not run yet, until the time is over."""
+    context = multiprocessing.get_context("spawn")
+    left, end = [t for t in trials if t.outcome() is None], time.perf_counter() + options.limit
+    if not left:
+        return
+    given = (suite, context.Value("i", 0))
+    with ProcessPoolExecutor(options.jobs, context, initializer=enter, initargs=given) as pool:
+        running: set[Future[str]] = set()
+        while left or running:
+            while left and len(running) < options.jobs and time.perf_counter() < end:
+                running.add(pool.submit(run, left.pop(0), options.seeds))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                print(future.result(), flush=True)
 
 
 def quality(trial: dict[str, Any]) -> float:
@@ -182,24 +167,45 @@ def quality(trial: dict[str, Any]) -> float:
     return float(valid.get("H", valid.get("LA", -1.0)))
 
 
-def chosen(suite: SuiteConfig, options: argparse.Namespace) -> dict[str, Any]:
-    """The best trial of every strategy, beside that of the suite's own settings."""
+def chosen(trials: Sequence[Trial]) -> dict[str, Any]:
+    """The best trial of every strategy among as many for each, beside the suite's own settings."""
+    ran: dict[str, list[dict[str, Any]]] = {}
+    whole = Counter(trial.learner.name for trial in trials)
+    for trial in sorted(trials, key=lambda trial: trial.place):
+        outcome = trial.outcome()
+        if outcome is not None and trial.place == len(ran.setdefault(trial.learner.name, [])):
+            ran[trial.learner.name].append(outcome)
+    # A space that is smaller than the budget is no reason to cut that of the others.
+    short = [len(ran.get(name, [])) for name in whole if len(ran.get(name, [])) < whole[name]]
+    budget = min(short, default=max(whole.values()))
+    if budget == 0:
+        raise SystemExit("a strategy has no trial yet; run them first")
     found = {}
-    for name, entry in suite.strategies.items():
-        path = options.to / f"{name}.json"
-        trials = json.loads(path.read_text()) if path.exists() else []
-        planned = len(settings(name, entry, options.trials))
-        if len(trials) < planned:
-            raise SystemExit(f"'{name}' has {len(trials)} of {planned} trials; run them first")
-        best = max(trials[:planned], key=quality)
+    for name, all_of_it in ran.items():
+        tried = all_of_it[:budget]
+        best = max(tried, key=quality)
         found[name] = {
-            "trials": planned,
-            "seconds": sum(trial["seconds"] for trial in trials[:planned]),
-            "before": quality(trials[0]),
+            "trials": len(tried),
+            "seconds": sum(trial["seconds"] for trial in tried),
+            "before": quality(tried[0]),
             "tuned": quality(best),
             "chosen": json.dumps(best["settings"]),
         }
     return found
+
+
+def written(suite: SuiteConfig, found: dict[str, Any]) -> SuiteConfig:
+    """The suite with the chosen settings; a tuned variant is an entry of its own."""
+    strategies = {}
+    for name, learner in targets(suite).items():
+        over = json.loads(found[name]["chosen"])
+        first, _, variant = name.partition("/")
+        entry = suite.strategies[first]
+        others = {} if variant else {k: v for k, v in entry.variants.items() if k != "block"}
+        strategies[name] = StrategyEntry(
+            learner.strategy, overlay(learner.settings, over), others, learner.backbone_key
+        )
+    return replace(suite, name="", strategies=strategies)
 
 
 def main() -> None:
@@ -209,24 +215,21 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True, help="folder of the trials")
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[100])
-    parser.add_argument("--only", nargs="+", help="strategies of this process")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
+    parser.add_argument("--limit", type=float, default=float("inf"), help="seconds to begin in")
     parser.add_argument("--write", type=Path, help="the tuned suite")
     parser.add_argument("--results", type=Path, help="the chosen settings as JSON")
     options = parser.parse_args()
     suite = load_suite(options.suite)
     if both := set(options.seeds) & set(suite.seeds):
         parser.error(f"'--seeds' {sorted(both)} are reported by the suite; tune with others")
-    device = pick_device(suite.device)
-    first = cells(suite)[0].config
-    stream = open_stream(first.data).to(device)
-    for name in options.only or suite.strategies:
-        search(suite, name, stream, options)
-    if options.only:
-        return
-    found = chosen(suite, options)
+    options.to.mkdir(parents=True, exist_ok=True)
+    trials = planned(suite, options.to, options.trials)
+    search(suite, trials, options)
+    found, first = chosen(trials), cells(suite)[0]
     about = {
         "command": f"python benchmarks/tune.py benchmarks/{options.suite.name}",
-        "metric": f"recall@20 on validation rows, protocol {stream.protocol}, mask {first.mask}",
+        "metric": f"recall@20 on validation rows, protocol {first.protocol}, mask {first.mask}",
         "seeds": len(options.seeds),
         "hardware": hardware(),
         "versions": versions(),
@@ -235,13 +238,9 @@ def main() -> None:
         text = json.dumps({"about": about, "strategies": found}, indent=1) + "\n"
         atomic_write_text(options.results, text)
     if options.write:
-        tuned = {
-            name: replace(e, settings=overlay(e.settings, json.loads(found[name]["chosen"])))
-            for name, e in suite.strategies.items()
-        }
-        out = replace(suite, name="", strategies=tuned)
-        note = f"# Written by {about['command']}: {options.trials} trials for each strategy.\n"
-        atomic_write_text(options.write, note + to_toml(out))
+        most = max(row["trials"] for row in found.values())
+        note = f"# Written by {about['command']}: {most} trials for each strategy.\n"
+        atomic_write_text(options.write, note + to_toml(written(suite, found)))
 
 
 if __name__ == "__main__":

@@ -117,10 +117,13 @@ def small(tmp_path: Path) -> Path:
     return tmp_path / "small.toml"
 
 
-def tuned(tmp_path: Path, monkeypatch, *words: str) -> None:
+def tuned(tmp_path: Path, monkeypatch, *words: str, fails: str = "") -> None:
     asked = ["tune.py", str(small(tmp_path)), "--to", str(tmp_path / "trials"), "--trials", "3"]
     monkeypatch.setattr("sys.argv", [*asked, *words])
-    script("tune").main()
+    if not fails:
+        return script("tune").main()
+    with pytest.raises(SystemExit, match=fails):
+        script("tune").main()
 
 
 def test_every_strategy_has_as_many_trials_and_the_best_is_written(tmp_path, monkeypatch):
@@ -129,7 +132,8 @@ def test_every_strategy_has_as_many_trials_and_the_best_is_written(tmp_path, mon
     found = json.loads(results.read_text())["strategies"]
     assert [row["trials"] for row in found.values()] == [3, 3]
     for name, chosen in found.items():
-        trials = json.loads((tmp_path / "trials" / f"{name}.json").read_text())
+        paths = [tmp_path / "trials" / f"{name}.{place}.json" for place in range(3)]
+        trials = [json.loads(path.read_text()) for path in paths]
         assert trials[0]["settings"] == {} and chosen["before"] == trials[0]["valid"]["H"]
         assert chosen["tuned"] == max(trial["valid"]["H"] for trial in trials)
     over = json.loads(found["FineTune"]["chosen"])
@@ -139,22 +143,50 @@ def test_every_strategy_has_as_many_trials_and_the_best_is_written(tmp_path, mon
     assert settings["batch_size"] == over.get("batch_size", 64)
 
 
-def test_tuning_goes_on_and_reads_no_test_row(tmp_path, monkeypatch):
+def test_tuning_goes_on_with_what_is_missing_and_cuts_all_alike(tmp_path, monkeypatch):
+    results = tmp_path / "chosen.json"
+    tuned(tmp_path, monkeypatch, "--limit", "0", "--results", str(results), fails="no trial yet")
+    tuned(tmp_path, monkeypatch, "--results", str(results))
+    before = {path: path.read_text() for path in (tmp_path / "trials").iterdir()}
+    (tmp_path / "trials" / "FIRE.2.json").unlink()
+    tuned(tmp_path, monkeypatch, "--limit", "0", "--results", str(results))
+    found = json.loads(results.read_text())["strategies"]
+    assert [row["trials"] for row in found.values()] == [2, 2]
+    tuned(tmp_path, monkeypatch, "--results", str(results))
+    after = {path: path.read_text() for path in (tmp_path / "trials").iterdir()}
+    changed = [path.name for path in after if after[path] != before[path]]
+    assert changed == ["FIRE.2.json"], "finished trials are not run again"
+
+
+def test_tuning_reads_no_test_row(tmp_path):
     """Mutation: trials counted by test rows."""
-    tuned(tmp_path, monkeypatch, "--only", "FineTune")
-    path = tmp_path / "trials" / "FineTune.json"
-    before = path.read_text()
-    tuned(tmp_path, monkeypatch, "--only", "FineTune")
-    assert path.read_text() == before, "finished trials are not run again"
-    path.unlink()
-    tune, blocks = script("tune"), open_stream(load_suite(small(tmp_path)).data["tiny"]).blocks
-    poisoned = [replace(b, test=replace(b.test, item=b.test.item.flip(0))) for b in blocks[:2]]
-    stream = open_stream(load_suite(small(tmp_path)).data["tiny"])
-    last = replace(blocks[2], test=blocks[2].test[:0])
-    changed = replace(stream, blocks=(*poisoned, last))
-    config = tune.resolved(load_suite(small(tmp_path)), "FineTune", {}, 100)
+    tune, suite = script("tune"), load_suite(small(tmp_path))
+    stream = open_stream(suite.data["tiny"])
+    first, second, third = stream.blocks
+    poisoned = [replace(b, test=replace(b.test, item=b.test.item.flip(0))) for b in (first, second)]
+    changed = replace(stream, blocks=(*poisoned, replace(third, test=third.test[:0])))
+    config = tune.resolved(suite, tune.targets(suite)["FineTune"], {}, 100)
     config = replace(config, evaluate=replace(config.evaluate, mask="block"))
     assert tune.validated(config, stream, {}) == tune.validated(config, changed, {})
+
+
+def test_a_variant_on_the_blocks_own_graph_is_tuned_by_itself(tmp_path):
+    tune, suite = script("tune"), load_suite(small(tmp_path))
+    entry = suite.strategies["FineTune"]
+    variants = {"block": {"graph": "block"}, "short": {"fit": {"epochs": 1}}}
+    suite = replace(suite, strategies={"FineTune": replace(entry, variants=variants)})
+    assert list(tune.targets(suite)) == ["FineTune", "FineTune/block"]
+    chosen = {"FineTune": {"topk": 3}, "FineTune/block": {"batch_size": 7}}
+    found = {name: {"chosen": json.dumps(over)} for name, over in chosen.items()}
+    settings = {one.name: one.settings for one in tune.written(suite, found).learners()}
+    assert settings["FineTune"]["topk"] == settings["FineTune/short"]["topk"] == 3
+    assert settings["FineTune/block"] == {**entry.settings, "graph": "block", "batch_size": 7}
+    assert load_suite(toml(tmp_path, tune.written(suite, found))).strategies.keys() == chosen.keys()
+
+
+def toml(folder: Path, suite: SuiteConfig) -> Path:
+    (folder / "written.toml").write_text(to_toml(suite))
+    return folder / "written.toml"
 
 
 def test_seeds_that_are_reported_are_not_tuned_with(tmp_path, monkeypatch, capsys):
@@ -164,13 +196,13 @@ def test_seeds_that_are_reported_are_not_tuned_with(tmp_path, monkeypatch, capsy
 
 
 def test_trials_are_distinct_and_a_strategy_without_a_space_is_named():
-    tune, suite = script("tune"), load_suite(FOLDER / "strategies_suite.toml")
-    for name, entry in suite.strategies.items():
-        found = [json.dumps(one, sort_keys=True) for one in tune.settings(name, entry, 12)]
-        assert len(set(found)) == len(found) == (12 if name != "FullBatch" else len(found))
-    entry = replace(suite.strategies["FineTune"], strategy="mine:Mine")
+    spaces, suite = script("tuning_spaces"), load_suite(FOLDER / "strategies_suite.toml")
+    for learner in spaces.targets(suite).values():
+        found = [json.dumps(one, sort_keys=True) for one in spaces.settings(learner, 12)]
+        cut = len(found) if learner.strategy == "FullBatch" else 12
+        assert len(set(found)) == len(found) == cut
     with pytest.raises(SystemExit, match="'mine:Mine' has no space"):
-        tune.space("x", entry)
+        spaces.space(replace(learner, strategy="mine:Mine"))
 
 
 def test_every_strategy_that_learns_steps_is_timed(tmp_path, monkeypatch):

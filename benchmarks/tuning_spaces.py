@@ -1,0 +1,97 @@
+"""What ``tune.py`` tries of every strategy, and which settings its trials have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ccdgraph.bench import SuiteConfig
+from ccdgraph.bench.suite import Learner, overlay
+from ccdgraph.config import rng
+
+Space = dict[str, list[Any]]
+
+STEPS: Space = {
+    "fit.lr": [1e-3, 3e-3, 1e-2, 3e-2],
+    "fit.epochs": [5, 10, 20],
+    "batch_size": [256, 512, 2048],
+}
+OWN: dict[str, Space] = {
+    "FineTune": STEPS,
+    "ExperienceReplay": {**STEPS, "ratio": [0.1, 0.2, 0.5, 1.0, 2.0]},
+    "SPMF": {**STEPS, "ratio": [0.5, 1.0, 2.0]},
+    "ADER": {**STEPS, "weight": [0.2, 0.8, 2.0, 5.0]},
+    "GraphSAIL": {
+        **STEPS,
+        "weight_self": [1.0, 10.0, 100.0],
+        "weight_local": [10.0, 100.0, 1e3],
+        "weight_global": [1.0, 10.0, 100.0],
+    },
+    "Contrastive": {**STEPS, "weight": [1.0, 10.0, 100.0, 1e3], "temperature": [0.5, 1.0, 5.0]},
+    "PISA": {**STEPS, "weight": [0.1, 0.5, 2.0, 10.0], "share": [0.2, 0.6, 1.0]},
+    "ReLoop2": {**STEPS, "share": [0.1, 0.3, 1.0], "temperature": [0.1, 0.5]},
+    "FIRE": {
+        "rate": [0.0, 0.1, 0.5],
+        "rank": [32, 64, 128],
+        "low_pass": [0.2, 1.0, 5.0],
+        "similar_users": [0.0, 0.2, 1.0],
+        "similar_items": [0.0, 0.2, 1.0],
+    },
+    "CCD": {
+        "generation.fit.lr": [5e-3, 1e-2, 2e-2],
+        "generation.start": ["fresh", "previous"],
+        "generation.weight_user": [0.01, 0.03, 0.1],
+        **{f"update.{key}": values for key, values in STEPS.items()},
+        "update.replay": [[{"weight": weight}] for weight in (0.0, 0.05, 0.5)],
+        **{f"teacher.{key}": values for key, values in STEPS.items()},
+        "teacher.distill_weight": [0.0, 0.01],
+        "teacher.replay": [[{"weight": weight, "anneal": 5.0}] for weight in (0.0, 0.05, 0.5)],
+    },
+}
+# Trained from nothing at every block, by the settings of the base block.
+FRESH: Space = {"base.fit.lr": [2e-3, 5e-3, 1e-2, 2e-2], "base.batch_size": [256, 1024, 2048]}
+
+
+def targets(suite: SuiteConfig) -> dict[str, Learner]:
+    """What is tuned, by name: strategies, and their variants on each block's own graph."""
+    return {
+        learner.name: learner
+        for learner in suite.learners()
+        if learner.name.partition("/")[2] in ("", "block")
+    }
+
+
+def space(learner: Learner) -> Space:
+    """What is tried of a strategy."""
+    if learner.strategy == "FullBatch":
+        return STEPS if learner.settings.get("start") == "warm" else FRESH
+    if learner.strategy not in OWN:
+        raise SystemExit(f"'{learner.strategy}' has no space; add one to OWN in {__file__}")
+    return OWN[learner.strategy]
+
+
+def settings(learner: Learner, trials: int) -> list[dict[str, Any]]:
+    """What each trial lays over the settings: nothing, then distinct random values.
+
+    A space that is smaller than the budget is gone through once.
+    """
+    found, tried = [dict[str, Any]()], [dict(learner.settings)]
+    options, draw = space(learner), rng("tune", learner.name)
+    for _ in range(100 * trials):
+        if len(found) == trials:
+            break
+        chosen: dict[str, Any] = {}
+        for key, values in options.items():
+            place = int(torch.randint(len(values), (), generator=draw))
+            chosen = overlay(chosen, nested(key, values[place]))
+        if (whole := overlay(learner.settings, chosen)) not in tried:
+            found.append(chosen)
+            tried.append(whole)
+    return found
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """A table with one entry, by its dotted key."""
+    first, _, rest = key.partition(".")
+    return {first: nested(rest, value) if rest else value}
