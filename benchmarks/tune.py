@@ -17,7 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import shlex
 import statistics
+import sys
 import time
 import warnings
 from collections import Counter
@@ -28,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tuning_spaces import settings, targets
+from tuning_spaces import settings, targets, written
 
 from ccdgraph.bench import StrategyEntry, SuiteConfig, cells, load_suite
 from ccdgraph.bench.suite import Learner, overlay
@@ -146,8 +148,8 @@ def search(suite: SuiteConfig, trials: Sequence[Trial], options: argparse.Namesp
     """Every trial that has not run yet, until the time is over."""
     context = multiprocessing.get_context("spawn")
     left, end = [t for t in trials if t.outcome() is None], time.perf_counter() + options.limit
-    if not left:
-        return
+    if left:
+        left[0].path.parent.mkdir(parents=True, exist_ok=True)
     given = (suite, context.Value("i", 0))
     with ProcessPoolExecutor(options.jobs, context, initializer=enter, initargs=given) as pool:
         running: set[Future[str]] = set()
@@ -155,7 +157,7 @@ def search(suite: SuiteConfig, trials: Sequence[Trial], options: argparse.Namesp
             while left and len(running) < options.jobs and time.perf_counter() < end:
                 running.add(pool.submit(run, left.pop(0), options.seeds))
             if not running:
-                return
+                break
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 print(future.result(), flush=True)
@@ -163,8 +165,7 @@ def search(suite: SuiteConfig, trials: Sequence[Trial], options: argparse.Namesp
 
 def quality(trial: dict[str, Any]) -> float:
     """What a trial counts by."""
-    valid = trial["valid"]
-    return float(valid.get("H", valid.get("LA", -1.0)))
+    return float(trial["valid"].get("H", trial["valid"].get("LA", -1.0)))
 
 
 def chosen(trials: Sequence[Trial]) -> dict[str, Any]:
@@ -194,20 +195,6 @@ def chosen(trials: Sequence[Trial]) -> dict[str, Any]:
     return found
 
 
-def written(suite: SuiteConfig, found: dict[str, Any]) -> SuiteConfig:
-    """The suite with the chosen settings; a tuned variant is an entry of its own."""
-    strategies = {}
-    for name, learner in targets(suite).items():
-        over = json.loads(found[name]["chosen"])
-        first, _, variant = name.partition("/")
-        entry = suite.strategies[first]
-        others = {} if variant else {k: v for k, v in entry.variants.items() if k != "block"}
-        strategies[name] = StrategyEntry(
-            learner.strategy, overlay(learner.settings, over), others, learner.backbone_key
-        )
-    return replace(suite, name="", strategies=strategies)
-
-
 def main() -> None:
     """Run, choose, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -216,27 +203,31 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[100])
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="of the suite")
+    parser.add_argument("--plain", action="store_true", help="leave the variants out")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds to begin in")
     parser.add_argument("--write", type=Path, help="the tuned suite")
     parser.add_argument("--results", type=Path, help="the chosen settings as JSON")
     options = parser.parse_args()
-    suite = load_suite(options.suite)
+    suite = load_suite(options.suite, options.set or [])
+    if options.plain:
+        alone = {name: replace(one, variants={}) for name, one in suite.strategies.items()}
+        suite = replace(suite, strategies=alone)
     if both := set(options.seeds) & set(suite.seeds):
         parser.error(f"'--seeds' {sorted(both)} are reported by the suite; tune with others")
-    options.to.mkdir(parents=True, exist_ok=True)
     trials = planned(suite, options.to, options.trials)
     search(suite, trials, options)
     found, first = chosen(trials), cells(suite)[0]
     about = {
-        "command": f"python benchmarks/tune.py benchmarks/{options.suite.name}",
+        "command": shlex.join(["python", *sys.argv]),
         "metric": f"recall@20 on validation rows, protocol {first.protocol}, mask {first.mask}",
         "seeds": len(options.seeds),
         "hardware": hardware(),
         "versions": versions(),
     }
     if options.results:
-        text = json.dumps({"about": about, "strategies": found}, indent=1) + "\n"
-        atomic_write_text(options.results, text)
+        whole = {"about": about, "strategies": found}
+        atomic_write_text(options.results, json.dumps(whole, indent=1) + "\n")
     if options.write:
         most = max(row["trials"] for row in found.values())
         note = f"# Written by {about['command']}: {most} trials for each strategy.\n"

@@ -1,12 +1,14 @@
-"""What ``tune.py`` tries of every strategy, and which settings its trials have."""
+"""What ``tune.py`` tries of every strategy, which settings its trials have, what it writes."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from ccdgraph.bench import SuiteConfig
+from ccdgraph.bench import StrategyEntry, SuiteConfig
 from ccdgraph.bench.suite import Learner, overlay
 from ccdgraph.config import rng
 
@@ -95,3 +97,17 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     """A table with one entry, by its dotted key."""
     first, _, rest = key.partition(".")
     return {first: nested(rest, value) if rest else value}
+
+
+def written(suite: SuiteConfig, found: dict[str, Any]) -> SuiteConfig:
+    """The suite with the chosen settings; a tuned variant is an entry of its own."""
+    strategies = {}
+    for name, learner in targets(suite).items():
+        over = json.loads(found[name]["chosen"])
+        first, _, variant = name.partition("/")
+        entry = suite.strategies[first]
+        others = {} if variant else {k: v for k, v in entry.variants.items() if k != "block"}
+        strategies[name] = StrategyEntry(
+            learner.strategy, overlay(learner.settings, over), others, learner.backbone_key
+        )
+    return replace(suite, name="", strategies=strategies)
