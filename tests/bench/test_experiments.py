@@ -178,15 +178,12 @@ def test_a_variant_on_the_blocks_own_graph_is_tuned_by_itself(tmp_path):
     assert list(tune.targets(suite)) == ["FineTune", "FineTune/block"]
     chosen = {"FineTune": {"topk": 3}, "FineTune/block": {"batch_size": 7}}
     found = {name: {"chosen": json.dumps(over)} for name, over in chosen.items()}
-    settings = {
-        one.name: one.settings for one in script("tuning_spaces").written(suite, found).learners()
-    }
+    written = script("tuning_spaces").written(suite, found)
+    settings = {one.name: one.settings for one in written.learners()}
     assert settings["FineTune"]["topk"] == settings["FineTune/short"]["topk"] == 3
     assert settings["FineTune/block"] == {**entry.settings, "graph": "block", "batch_size": 7}
-    assert (
-        load_suite(toml(tmp_path, script("tuning_spaces").written(suite, found))).strategies.keys()
-        == chosen.keys()
-    )
+    (tmp_path / "written.toml").write_text(to_toml(written))
+    assert load_suite(tmp_path / "written.toml").strategies.keys() == chosen.keys()
 
 
 def test_seeds_that_are_reported_are_not_tuned_with(tmp_path, monkeypatch, capsys):
