@@ -17,7 +17,7 @@ Source = Literal["synthetic", "presplit", "split", "events", "stream", DatasetNa
 CCD_SCORERS = ("student", "teacher", "generated", "stability", "plasticity")
 
 _SPLIT = {"base", "num_blocks", "by", "protocol", "ratios", "seed"}
-_PUBLISHED = {"path", "events", "duplicates", "min_rating", "k_core", *_SPLIT}
+_PUBLISHED = {"path", "download", "events", "duplicates", "min_rating", "k_core", *_SPLIT}
 _READ_BY: dict[str, set[str]] = {
     **{name: _PUBLISHED for name in DATASETS},
     "synthetic": {"base", "num_blocks", "protocol", "seed", "synthetic"},
@@ -53,6 +53,7 @@ class DataConfig:
             (``read_split``), ``"events"`` reads interactions and splits them;
             the name of a published data set does so in its format (``read_dataset``).
         path: file or folder, from the current one.
+        download: fetch the archive of a published data set to ``path``, as in ``read_dataset``.
         max_blocks: keep the first blocks only; 0 keeps all.
         user: columns and filters as in ``read_interactions``.
         item: see ``user``.
@@ -78,6 +79,7 @@ class DataConfig:
 
     source: Source = "synthetic"
     path: str | None = None
+    download: bool = False
     max_blocks: int = 0
     user: str | None = None
     item: str | None = None

@@ -140,6 +140,7 @@ def _events(config: DataConfig, path: str) -> Events:
             duplicates=config.duplicates,
             min_rating=config.min_rating,
             k_core=config.k_core,
+            download=config.download,
         )
     return read_interactions(
         path,

@@ -40,8 +40,27 @@ _AMAZON_2023 = Layout(("*.csv",), "user_id", "parent_asin", "timestamp", "rating
 _ASIN = "^[0-9A-Z]{10}$"  # a reviewer's id is longer
 
 
+# As GroupLens publishes them beside the archives; "latest" changes.
+_MD5 = {
+    "100k": "0e33842e24a9c977be4e0107933c0723",
+    "1m": "c4d9eecfca2ab87c1945afe126590906",
+    "10m": "ce571fd55effeba0271552578f2648bd",
+    "20m": "cd245b17a1ae2cc31bb14903e1204af3",
+    "25m": "6b51fb2759a8657d3bfcbfc42b592ada",
+    "32m": "d472be332d4daa821edc399621853b57",
+}
+
+
 def _movielens(size: str, scale: tuple[float, float], *layouts: Layout) -> Dataset:
-    return Dataset(f"https://grouplens.org/datasets/movielens/{size}", (*layouts, _ATOMIC), scale)
+    return Dataset(
+        f"https://grouplens.org/datasets/movielens/{size}",
+        (*layouts, _ATOMIC),
+        scale,
+        archive=f"https://files.grouplens.org/datasets/movielens/ml-{size}.zip"
+        if size in _MD5
+        else "",
+        md5=_MD5.get(size, ""),
+    )
 
 
 def _foursquare(city: str) -> Dataset:

@@ -58,6 +58,9 @@ class Dataset:
         mixed_up: what to do where it does not.
         span: first second of the times, and the one after the last.
         drop_outside: rows outside ``span`` are known to occur, and are left out.
+        archive: address of the archive, where its terms let anyone fetch it for research and its
+            publisher gives a checksum.
+        md5: that checksum.
     """
 
     home: str
@@ -68,3 +71,5 @@ class Dataset:
     mixed_up: str = ""
     span: tuple[int, int] = (_1990, _2100)
     drop_outside: bool = False
+    archive: str = ""
+    md5: str = ""

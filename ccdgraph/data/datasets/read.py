@@ -16,6 +16,7 @@ from ccdgraph.data.columns import PER_SECOND, external_ids
 from ccdgraph.data.datasets.batches import read_batches
 from ccdgraph.data.datasets.catalogue import DATASETS, DatasetName
 from ccdgraph.data.datasets.convert import Part, convert
+from ccdgraph.data.datasets.download import download as fetched
 from ccdgraph.data.datasets.layouts import Dataset
 from ccdgraph.data.datasets.sources import open_files
 from ccdgraph.data.events import Events
@@ -35,6 +36,7 @@ def read_dataset(
     duplicates: filters.Duplicates = "keep",
     min_rating: float | None = None,
     k_core: int = 0,
+    download: bool = False,
 ) -> Events:
     r"""Read a published data set, sorted by time and numbered by first appearance.
 
@@ -49,6 +51,8 @@ def read_dataset(
         duplicates: rows of one (user, item) pair, as in ``read_interactions``.
         min_rating: drop rows rated lower.
         k_core: keep users with ``k`` distinct items and items with ``k`` users, iterated.
+        download: fetch the archive to ``path`` where it is not there yet and the data set's terms
+            allow it; its checksum is compared.
 
     Raises:
         ValueError: the name is unknown, or a value cannot be used; the message names the file and
@@ -69,7 +73,8 @@ def read_dataset(
         raise ValueError(f"'name' is {name!r}; {hint}")
     dataset = DATASETS[name]
     _check_events(events, dataset, name)
-    parts, unit = _read(Path(path), dataset, events)
+    place = fetched(name, dataset, Path(path)) if download else Path(path)
+    parts, unit = _read(place, dataset, events)
     if not parts:
         raise ValueError(f"'{path}' has no rows that are kept; none is of the right kind and days")
     found = _join(parts, name, unit)
