@@ -1,5 +1,6 @@
 """What every test and doctest sees."""
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -20,3 +21,5 @@ def _torch_in_doctests(doctest_namespace: dict[str, Any]) -> None:
 # Doctests are looked for in every module; two conftest.py are one name to the importer.
 # The scripts among the documents run when the documentation is built.
 collect_ignore_glob = ["*/conftest.py", "docs/*.py"]
+if find_spec("triton") is None:  # comes with builds of torch for CUDA
+    collect_ignore_glob.append("*/data/kernels.py")

@@ -56,6 +56,8 @@ REQUIRED = {
     *("ccdgraph", "torch", "torch_geometric", "numpy", "pandas", "networkx"),
     *("pyarrow", "safetensors", "typer", "rich"),
 }
+# Files of kernels, each imported in the function that launches them: a kernel needs its language.
+KERNELS = {"data/kernels.py": "triton"}
 VERSION = "ccdgraph.__version__"  # all that the package itself holds
 MAX_LINES, MAX_FUNCTION = 250, 50  # a function without its docstring
 
@@ -130,7 +132,10 @@ def test_optional_packages_are_imported_where_they_are_used(name):
             for module, line in imports(node):
                 package = module.split(".")[0]
                 known = package in REQUIRED or package in sys.stdlib_module_names
+                known |= package == KERNELS.get(name)
                 assert known, f"{name}:{line} imports {package} at import time"
+                path = module.removeprefix("ccdgraph.").replace(".", "/") + ".py"
+                assert path not in KERNELS, f"{name}:{line} imports kernels at import time"
 
 
 @each_file

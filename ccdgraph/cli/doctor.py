@@ -10,6 +10,7 @@ import torch
 from torch_geometric.typing import WITH_TORCH_SCATTER
 
 from ccdgraph import __version__
+from ccdgraph.data.sparse import SWITCH, without_kernels
 
 _REQUIRED = (
     *("torch", "torch-geometric", "numpy", "pandas", "networkx"),
@@ -31,6 +32,7 @@ def findings() -> list[tuple[str, str]]:
         *((name, _version(name)) for name in _REQUIRED),
         ("torch-scatter", _version("torch-scatter")),
         ("sparse products", f"torch CSR, {library}; LightGCN, MultVAE and initialisation use it"),
+        ("sparse products on CUDA", _kernels()),
         ("ragged reductions", f"{scatter}, through PyG; layers with attention use them"),
         (
             "threads",
@@ -60,6 +62,11 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _kernels() -> str:
+    reason = without_kernels(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return f"torch CSR: {reason}" if reason else f"Triton kernels; {SWITCH}=0 takes torch CSR"
 
 
 def _cores() -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 
 from ccdgraph.data.interactions import Interactions, UserItems
-from ccdgraph.data.sparse import sparse_product
+from ccdgraph.data.sparse import Product, csr, sparse_product
 
 if TYPE_CHECKING:
     import networkx
@@ -154,11 +154,11 @@ class BipartiteGraph:
     def adjacency(self) -> Tensor:
         """Normalised adjacency as a sparse CSR tensor ``[U + I, U + I]``."""
         (rowptr, col), _ = self.edge_index.get_csr()
-        size = (self.num_nodes, self.num_nodes)
-        # int32 indices halve the index traffic, and every backend's fast path takes them.
-        return torch.sparse_csr_tensor(
-            rowptr.int(), col.int(), self.edge_weight, size=size, check_invariants=False
-        )
+        return csr(rowptr, col, self.edge_weight, (self.num_nodes, self.num_nodes))
+
+    @cached_property
+    def _product(self) -> Product:
+        return Product(self.adjacency, self.adjacency)
 
     @cached_property
     def user_items(self) -> UserItems:
@@ -179,7 +179,7 @@ class BipartiteGraph:
 
     def propagate(self, x: Tensor) -> Tensor:
         r"""One round of message passing, :math:`\hat A x`: ``[U + I, D] -> [U + I, D]``."""
-        return sparse_product(self.adjacency, self.adjacency, x)
+        return self._product(x)
 
     def sum_over_items(self, x: Tensor, weight: Tensor) -> Tensor:
         """Weighted sum of the rows of each user's items, ``[I, D] -> [U, D]``.
@@ -190,12 +190,8 @@ class BipartiteGraph:
         """
         by_user, by_item, order = self.user_items, self.item_users, self._by_item
         size = (self.num_users, self.num_items)
-        matrix = torch.sparse_csr_tensor(
-            by_user.indptr, by_user.item, weight, size=size, check_invariants=False
-        )
-        flipped = torch.sparse_csr_tensor(
-            by_item.indptr, by_item.item, weight[order], size=size[::-1], check_invariants=False
-        )
+        matrix = csr(by_user.indptr, by_user.item, weight, size)
+        flipped = csr(by_item.indptr, by_item.item, weight[order], size[::-1])
         return sparse_product(matrix, flipped, x)
 
     def to(self, device: torch.device | str) -> BipartiteGraph:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 
 from ccdgraph.data.graph import BipartiteGraph
-from ccdgraph.data.sparse import sparse_product
+from ccdgraph.data.sparse import csr, sparse_product
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +81,8 @@ class Subgraph:
         count = torch.bincount(heard, minlength=self.num_nodes).cumsum(0)
         pointer = torch.cat([count.new_zeros(1), count])
         return (
-            _csr(self.indptr, self.neighbour, self.edge_weight, size),
-            _csr(pointer, self._listener[order], self.edge_weight[order], size),
+            csr(self.indptr, self.neighbour, self.edge_weight, size),
+            csr(pointer, self._listener[order], self.edge_weight[order], size),
         )
 
     def propagate(self, x: Tensor) -> Tensor:
@@ -199,9 +199,3 @@ def _distinct(index: Tensor) -> tuple[Tensor, Tensor]:
     slot = torch.empty_like(run)
     slot[order] = run
     return distinct, slot
-
-
-def _csr(pointer: Tensor, column: Tensor, weight: Tensor, size: tuple[int, int]) -> Tensor:
-    return torch.sparse_csr_tensor(
-        pointer.int(), column.int(), weight, size=size, check_invariants=False
-    )
