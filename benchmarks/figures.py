@@ -91,13 +91,17 @@ def layers(found: dict[str, Any]) -> list[list[str]]:
 
 def peers(found: dict[str, Any]) -> list[list[str]]:
     """Seconds, ratios and recall of every peer."""
-    lines = [["", "s an epoch", "times ours", "s an evaluation", "Recall@20"]]
+    measured = any(row.get("peak bytes") for row in found["peers"].values())
+    memory = ["peak, MiB"] if measured else []
+    lines = [["", "s an epoch", "times ours", "s an evaluation", *memory, "Recall@20"]]
     for names in KINDS:
         reference = found["peers"][names[0]]["seconds an epoch"]
         for name in names:
             if (row := found["peers"].get(name)) is not None:
                 epoch, evaluation = row["seconds an epoch"], row["seconds an evaluation"]
                 figures = [f"{epoch:.2f}", f"{epoch / reference:.1f}", f"{evaluation:.2f}"]
+                size = row.get("peak bytes", 0) / 2**20
+                figures += [f"{size:.0f}" if size else ""] if measured else []
                 lines.append([name, *figures, f"{row['recall@20']:.4f}"])
     return lines
 

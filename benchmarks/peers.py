@@ -1,6 +1,8 @@
 """ccdgraph beside its peers: the same data, dimension, batch and negatives, in one command.
 
     make bench-peers    # python benchmarks/peers.py --to benchmarks/results/peers_cpu.json
+    python benchmarks/peers.py --sizes 29858 40981 810128 --epochs 8 --seeds 2 --recbole PYTHON
+        --to benchmarks/results/peers_cuda.json    # on one line; on CUDA if there is a device
 
 LightGCN (d = 64, two layers, BPR, batch 2,048, Adam, no penalty) from the same initial tables and
 with one uniform negative: ccdgraph's ``fit``; PyG's ``LightGCN`` in the way of the example that
@@ -9,8 +11,9 @@ comes with it (an epoch over shuffled edges, one propagation a step); RecBole 1.
 items. Matrix factorisation (d = 64): ccdgraph's MF, and implicit's BPR, which takes one row at a
 time. An epoch of ccdgraph and one of PyG come by turns, and both are run from several seeds of
 order and negatives; seconds are medians over epochs after the first, on a CPU those that one core
-spends, whatever else the machine does. Recall@20 is that of a fifth of the rows, held out, at the
-end, mean over seeds.
+spends, whatever else the machine does. On a CUDA device RecBole runs there as well, and an epoch
+alone tells the most bytes that training takes. Recall@20 is that of a fifth of the rows, held out,
+at the end, mean over seeds.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ from typing import Any
 
 import torch
 from figures import peers as rows_of
-from peers_world import BATCH, DIM, LR, figures, tables, wait, world
-from torch_geometric.nn import LightGCN as PyGLightGCN
+from peers_pyg import PyG
+from peers_world import BATCH, DIM, LR, figures, peak, tables, wait, world
 
 from ccdgraph.config import rng
 from ccdgraph.data.graph import BipartiteGraph
@@ -41,14 +44,17 @@ from ccdgraph.sampling import TripletBatches
 from ccdgraph.train import BPR, FitConfig, Objective, Part, embed, fit
 
 
-def ours(
+def train(
     backbone: str,
     block: Block,
     epochs: int,
     seed: int = 0,
     between: Callable[[], None] = lambda: None,
-) -> dict[str, Any]:
-    """Training by ``fit``, with ``between`` after every epoch; MF starts from its own values."""
+) -> tuple[list[float], Callable[[], Embeddings]]:
+    """Training by ``fit``, with ``between`` after every epoch; MF starts from its own values.
+
+    Returns seconds of every epoch, and what embeds everybody.
+    """
     graph = BipartiteGraph.from_interactions(block.train, block.num_users, block.num_items)
     model = BackboneConfig(backbone, DIM).build(
         block.num_users, block.num_items, generator=rng("peers")
@@ -81,51 +87,12 @@ def ours(
         FitConfig(epochs=epochs, lr=LR, weight_decay=0.0),
         on_epoch=done,
     )
-    return figures(block, seconds, lambda: embed(model, graph))
+    return seconds, lambda: embed(model, graph)
 
 
-class PyG:
-    """PyG's model and its own loss over the same rows, an epoch a call."""
-
-    def __init__(self, block: Block, seed: int) -> None:
-        self.block, device = block, block.train.user.device
-        self.num_nodes = block.num_users + block.num_items
-        self.user, self.item = block.train.user, block.train.item + block.num_users
-        self.edges = torch.stack(
-            [torch.cat([self.user, self.item]), torch.cat([self.item, self.user])]
-        )
-        self.model = PyGLightGCN(self.num_nodes, DIM, num_layers=2)
-        with torch.no_grad():
-            self.model.embedding.weight.copy_(torch.cat(tables(block)))
-        self.model.to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=LR)
-        self.draw = rng("peers", "pyg", seed, device=device)
-        self.seconds: list[float] = []
-
-    def __call__(self) -> None:
-        """One epoch."""
-        device, draw = self.user.device, self.draw
-        low, high = self.block.num_users, self.num_nodes
-        started = wait(device)
-        order = torch.randperm(len(self.user), generator=draw, device=device)
-        for place in order.split(BATCH):
-            negative = torch.randint(low, high, (len(place),), generator=draw, device=device)
-            pairs = torch.stack(
-                [self.user[place].repeat(2), torch.cat([self.item[place], negative])]
-            )
-            positive, other = self.model(self.edges, pairs).chunk(2)
-            # Without its penalty, as the others train without one.
-            loss = self.model.recommendation_loss(positive, other, lambda_reg=0.0)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        self.seconds.append(wait(device) - started)
-
-    @torch.no_grad()
-    def embeddings(self) -> Embeddings:
-        """Embeddings of everybody."""
-        found = self.model.get_embedding(self.edges)
-        return Embeddings(*found.split([self.block.num_users, self.block.num_items]))
+def ours(backbone: str, block: Block, epochs: int, **options: Any) -> dict[str, Any]:
+    """Figures of :func:`train`."""
+    return figures(block, *train(backbone, block, epochs, **options))
 
 
 def over_seeds(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -144,12 +111,18 @@ def by_turns(block: Block, epochs: int, seeds: int) -> tuple[dict[str, Any], dic
     found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for seed in range(seeds):
         peer = PyG(block, seed)
-        found[0].append(ours("LightGCN", block, epochs, seed, peer))
+        found[0].append(ours("LightGCN", block, epochs, seed=seed, between=peer))
         found[1].append(figures(block, peer.seconds, peer.embeddings))
-    return over_seeds(found[0]), over_seeds(found[1])
+    device = block.train.user.device
+    peaks = (
+        peak(device, lambda: train("LightGCN", block, 1)),
+        peak(device, lambda: PyG(block, 0)()),
+    )
+    mine, other = (over_seeds(f) | {"peak bytes": p} for f, p in zip(found, peaks, strict=True))
+    return mine, other
 
 
-def recbole(block: Block, epochs: int, python: Path) -> dict[str, Any]:
+def recbole(block: Block, epochs: int, python: Path, device: str) -> dict[str, Any]:
     """RecBole's LightGCN, in its own environment; its evaluation is its own, on the same rows."""
     import numpy as np
 
@@ -164,12 +137,12 @@ def recbole(block: Block, epochs: int, python: Path) -> dict[str, Any]:
         script = Path(__file__).with_name("peers_recbole.py")
         # Absolute but not resolved, as a link leads out of the environment; its logs stay in there.
         command = [python.absolute(), script.resolve(), rows, learnt, "--epochs", str(epochs)]
-        subprocess.run(command, check=True, cwd=folder)
+        subprocess.run([*command, "--device", device], check=True, cwd=folder)
         found = dict(np.load(learnt))
     served = Embeddings(torch.from_numpy(found["user"]), torch.from_numpy(found["item"]))
     row = figures(block, found["epochs"].tolist(), lambda: served)
     own = {"seconds an evaluation": float(found["evaluation"]), "its own": float(found["recall"])}
-    return {**row, **own}
+    return {**row, **own, "peak bytes": int(found["peak"])}
 
 
 def implicit_bpr(block: Block, epochs: int) -> dict[str, Any]:
@@ -236,7 +209,9 @@ def main() -> None:
     lightgcn, pyg = by_turns(block, asked.epochs, asked.seeds)
     peers |= {"ccdgraph LightGCN": lightgcn, "PyG LightGCN": pyg}
     if asked.recbole:
-        peers["RecBole LightGCN"] = recbole(block.to("cpu"), asked.epochs, asked.recbole)
+        peers["RecBole LightGCN"] = recbole(
+            block.to("cpu"), asked.epochs, asked.recbole, device.type
+        )
     peers["ccdgraph MF"] = ours("MF", block, asked.epochs)
     if importlib.util.find_spec("implicit"):
         peers["implicit BPR"] = implicit_bpr(block.to("cpu"), asked.epochs)

@@ -42,6 +42,17 @@ def wait(device: torch.device) -> float:
     return time.perf_counter()
 
 
+def peak(device: torch.device, run: Callable[[], Any]) -> int:
+    """Most bytes of tensors that ``run`` adds on a CUDA device; 0 on a CPU."""
+    if device.type == "cpu":
+        run()
+        return 0
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    return torch.cuda.max_memory_allocated(device) - before
+
+
 def figures(
     block: Block, seconds: list[float], embeddings: Callable[[], Embeddings]
 ) -> dict[str, Any]:
