@@ -11,10 +11,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 from unittest import mock
 
 import torch
+from clock import Clock
+from layers import torch_product
 from torch import Tensor
 
 from ccdgraph import losses, ranking
@@ -33,25 +35,10 @@ from ccdgraph.train import BPR, FitConfig, Objective, Part, embed, fit
 SMALL = (3000, 2500, 100_000)
 
 
-class Clock(Protocol):
-    """What ``speed.Clock`` offers."""
-
-    device: torch.device
-    repeats: int
-
-    def __call__(self, run: Callable[[], Any]) -> float:
-        """Median seconds of one call."""
-
-    def by_turns(self, *runs: Callable[[], Any]) -> list[float]:
-        """Median seconds of each, called by turns."""
-
-    def once(self, run: Callable[[], Any]) -> tuple[float, Any]:
-        """Seconds of one call, and what it returns."""
-
-
 def before_after(graph: BipartiteGraph, clock: Clock) -> dict[str, dict[str, Any]]:
     """Every optimisation that the device has, on a graph of Gowalla's size."""
     parts = {
+        "sparse product by kernels, forward and backward": kernels,
         "score blocks of 16 MiB, five teachers": blocks,
         "bf16 scores, full ranking": bf16,
         "one propagation for five teachers": wide,
@@ -79,6 +66,30 @@ def by_turns(
         "times faster": statistics.median(first / second for first, second in pairs),
     }
     return row, old, new
+
+
+def kernels(graph: BipartiteGraph, clock: Clock) -> dict[str, Any] | None:
+    """One layer of d = 64 and its gradient by torch's CSR product, and by the Triton kernels."""
+    if clock.device.type != "cuda":
+        return None
+    x = torch.randn(graph.num_nodes, 64, device=clock.device, requires_grad=True)
+    gradient = torch.randn(x.shape, device=clock.device)
+
+    def both() -> list[Tensor]:
+        out = graph.propagate(x)
+        return [out.detach(), *torch.autograd.grad(out, x, gradient)]
+
+    with torch_product():
+        old, before = both(), clock.on_device(both)
+    new, after = both(), clock.on_device(both)
+    gaps = [(a - b).abs().max() for a, b in zip(old, new, strict=True)]
+    difference = float(torch.stack(gaps).max())
+    return {
+        "before": before,
+        "after": after,
+        "times faster": before / after,
+        "difference": difference,
+    }
 
 
 def blocks(graph: BipartiteGraph, clock: Clock) -> dict[str, Any] | None:

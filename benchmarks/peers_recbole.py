@@ -5,8 +5,8 @@
 ``ROWS.npz`` holds train and test rows and the initial tables, ``FOUND.npz`` gets seconds of every
 epoch and evaluation, the most bytes that training takes on a CUDA device, RecBole's own Recall@20
 and the learnt embeddings. RecBole 1.2.1 is written for versions of NumPy and SciPy that ccdgraph
-does not have (``requirements/recbole.txt``), so this file imports neither ccdgraph nor anything that
-needs it. With newer ones it runs as well: the few names that it misses in them are put back here.
+does not have (``requirements/recbole.txt``), so this file imports neither ccdgraph nor what needs
+it. With newer ones it runs as well: the few names that it misses in them are put back here.
 """
 
 from __future__ import annotations

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,10 +24,10 @@ from typing import Any
 
 import torch
 from before_after import before_after
+from clock import Clock
+from layers import DIM, edges, graph_of, propagation
 from sampled_steps import sampled_steps
 from speed_table import table
-from torch import Tensor
-from torch_geometric.nn import LGConv
 
 from ccdgraph.data import skewed_interactions
 from ccdgraph.data.graph import BipartiteGraph
@@ -41,86 +39,6 @@ from ccdgraph.run.folder import hardware, versions
 
 GOWALLA = (29_858, 40_981, 810_128)
 LARGE = (100_000, 100_000, 5_000_000)
-DIM = 64
-
-
-class Clock:
-    """Median seconds on a device; on a CPU those of its cores, which other work cannot stretch."""
-
-    def __init__(self, device: torch.device, repeats: int) -> None:
-        self.device, self.repeats = device, repeats
-        self.now = time.perf_counter if device.type == "cuda" else time.process_time
-
-    def __call__(self, run: Callable[[], Any]) -> float:
-        """Median seconds of ``run`` after one call that does not count."""
-        return self.by_turns(run)[0]
-
-    def by_turns(self, *runs: Callable[[], Any]) -> list[float]:
-        """Median seconds of each after one round that does not count, one call of each a round."""
-        rounds = [[self.once(run)[0] for run in runs] for _ in range(self.repeats + 1)]
-        return [statistics.median(seconds) for seconds in zip(*rounds[1:], strict=True)]
-
-    def once(self, run: Callable[[], Any]) -> tuple[float, Any]:
-        """Seconds of one call, and what it returns."""
-        self.wait()
-        started = self.now()
-        result = run()
-        self.wait()
-        return self.now() - started, result
-
-    def wait(self) -> None:
-        """Until the device is idle."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-
-def graph_of(sizes: tuple[int, int, int], device: torch.device) -> BipartiteGraph:
-    """A skewed graph, its CSR and normalisation made."""
-    rows = skewed_interactions(*sizes)
-    graph = BipartiteGraph.from_interactions(rows, *sizes[:2]).to(device)
-    graph.propagate(torch.zeros(graph.num_nodes, 1, device=device))
-    return graph
-
-
-def propagation(graph: BipartiteGraph, clock: Clock) -> dict[str, float]:
-    """One layer through the CSR, through PyG's default, and what gathering alone has to move."""
-    device = graph.device
-    x = torch.randn(graph.num_nodes, DIM, device=device, requires_grad=True)
-    num_edges = graph.edge_index.size(1)
-    large, other = torch.zeros(2, 2**26, device=device)
-    seconds = clock(lambda: other.copy_(large))
-    bandwidth = 2 * large.numel() * large.element_size() / seconds
-    weight = torch.randn(x.shape, device=device)
-    plain, conv = graph.edge_index.as_tensor(), LGConv().to(device)
-
-    def both(layer: Callable[[Tensor], Tensor]) -> None:
-        torch.autograd.grad((layer(x) * weight).sum(), x)
-
-    with torch.no_grad():
-        forward = clock.by_turns(lambda: graph.propagate(x), lambda: conv(x, plain))
-    backward = clock.by_turns(lambda: both(graph.propagate), lambda: both(lambda x: conv(x, plain)))
-    return {
-        "directed edges": num_edges,
-        "copy bytes/s": bandwidth,
-        "gather floor": num_edges * DIM * 4 / bandwidth,
-        "CSR forward": forward[0],
-        "CSR forward and backward": backward[0],
-        "PyG LGConv forward": forward[1],
-        "PyG LGConv forward and backward": backward[1],
-    }
-
-
-@torch.no_grad()
-def edges(graph: BipartiteGraph, clock: Clock) -> dict[str, list[float]]:
-    """One layer on graphs of 50 rows for each user and item, as the embeddings outgrow a cache."""
-    found: dict[str, list[float]] = {"MB of embeddings": [], "ns an edge": []}
-    for size in (10_000, 20_000, 40_000, 100_000):
-        large = graph_of((size, size, 50 * size), clock.device)
-        x = torch.randn(large.num_nodes, DIM, device=clock.device)
-        seconds = clock(lambda graph=large, x=x: graph.propagate(x))
-        found["MB of embeddings"].append(x.numel() * x.element_size() / 1e6)
-        found["ns an edge"].append(1e9 * seconds / large.edge_index.size(1))
-    return found
 
 
 def evaluation(graph: BipartiteGraph, clock: Clock) -> dict[str, float]:
