@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ccdgraph.data.interactions import UserItems
+from ccdgraph.nn.backbone import Embeddings
+from ccdgraph.topk import topk as topk
 
 BUDGET = 128 * 2**20
 # On a CPU: the C library maps blocks above 32 MiB anew each time, and their pages cost like a pass.
@@ -33,50 +35,6 @@ class Scorer(Protocol):
 
     def scores(self, user: Tensor) -> Tensor:
         """Scores of every item for each listed user, ``[B] -> [B, I]``."""
-
-
-def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The ``k`` best items of each row, best first; ties go to the smaller id.
-
-    Exact where ``torch.topk`` is not: rows with a tie inside the list are put in id order, and
-    rows with a tie across its end are selected again. ``-inf`` ranks last, in id order too. A NaN
-    ranks first, so one anywhere in a row shows in the returned values.
-
-    Args:
-        scores: ``[B, I]``.
-        k: length of the lists, at most ``I``.
-
-    Returns:
-        Values ``[B, k]`` and item ids ``[B, k]``.
-
-    >>> topk(torch.tensor([[1.0, 3.0, 3.0, 1.0]]), 3)[1].tolist()
-    [[1, 2, 0]]
-    """
-    num_items = scores.size(1)
-    if not 1 <= k <= num_items:
-        raise ValueError(f"'k' is {k}, expected 1 to {num_items}, the size of the catalogue")
-    values, index = scores.topk(min(k + 1, num_items), dim=1)
-    tied = values[:, 1:] == values[:, :-1]
-    crossing = tied[:, k - 1 :].any(1).nonzero().squeeze(1)
-    unordered = tied[:, : k - 1].any(1).nonzero().squeeze(1)
-    values, index = values[:, :k].contiguous(), index[:, :k].contiguous()
-    # Eighths keep the copies a repair makes small beside the scores themselves.
-    for row in crossing.split(max(1, len(scores) // 8)):
-        index[row] = _smallest_ids(scores[row], values[row, -1:], k)
-    unordered = torch.cat([crossing, unordered])
-    by_id = index[unordered].sort(1).values
-    best, order = scores[unordered[:, None], by_id].sort(dim=1, descending=True, stable=True)
-    values[unordered], index[unordered] = best, by_id.gather(1, order)
-    return values, index
-
-
-def _smallest_ids(scores: Tensor, threshold: Tensor, k: int) -> Tensor:
-    """The items above each row's k-th best value, then the smallest ids at it, ``[R, k]``."""
-    above = ~(scores <= threshold)  # NaN counts as above, as in torch.topk
-    tie = scores == threshold
-    room = k - above.sum(1, keepdim=True)
-    keep = above | (tie & (tie.cumsum(1, dtype=torch.int32) <= room))
-    return keep.nonzero()[:, 1].view(len(scores), k)
 
 
 def user_chunks(
@@ -179,16 +137,16 @@ def recommend_lists(
         scores = scorer.scores(chunk)
         if seen is not None:
             seen = seen.to(scores.device)
-            own = torch.empty_like(scores) if own is None else own
-            scores = own[: len(chunk)].copy_(scores)
+            if not isinstance(scorer, Embeddings):  # which make a new block every time
+                own = torch.empty_like(scores) if own is None else own
+                scores = own[: len(chunk)].copy_(scores)
             mask_seen(scores, chunk.to(scores.device), seen)
-        listed = topk(scores, k)
-        if listed[0].isnan().any():
-            raise ValueError("'scorer' returned NaN scores; the model has diverged")
-        return listed
+        return topk(scores, k)
 
     lists = by_chunks(best, user, scorer.num_items, budget=budget)
     score, item = (torch.cat(parts) for parts in zip(*lists, strict=True))
+    if score.isnan().any():
+        raise ValueError("'scorer' returned NaN scores; the model has diverged")
     return score, item.masked_fill_(score == float("-inf"), -1)
 
 

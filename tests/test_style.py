@@ -12,7 +12,7 @@ FILES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("
 
 # Lowest first: a module imports from its own package and from the lines above its own.
 LAYERS = [
-    {"config", "capture"},
+    {"config", "capture", "topk"},
     {"data"},
     {"nn"},
     {"sampling", "ranking", "metrics", "losses"},

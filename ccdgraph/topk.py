@@ -1,0 +1,87 @@
+"""Exact top-k lists of blocks of scores, ties to the smaller id."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# On a CUDA device: scores of a block from which fewer passes over it outweigh more launches.
+_LARGE = 2**22
+
+
+def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` best items of each row, best first; ties go to the smaller id.
+
+    Exact where ``torch.topk`` is not: rows with a tie inside the list are put in id order, and
+    rows with a tie across its end are selected again. ``-inf`` ranks last, in id order too. A NaN
+    ranks first, so one anywhere in a row shows in the returned values.
+
+    Args:
+        scores: ``[B, I]``.
+        k: length of the lists, at most ``I``.
+
+    Returns:
+        Values ``[B, k]`` and item ids ``[B, k]``.
+
+    >>> topk(torch.tensor([[1.0, 3.0, 3.0, 1.0]]), 3)[1].tolist()
+    [[1, 2, 0]]
+    """
+    num_items = scores.size(1)
+    if not 1 <= k <= num_items:
+        raise ValueError(f"'k' is {k}, expected 1 to {num_items}, the size of the catalogue")
+    values, index = _largest(scores, min(k + 1, num_items))
+    tied = values[:, 1:] == values[:, :-1]
+    values, index = values[:, :k].contiguous(), index[:, :k].contiguous()
+    some = tied.any(1).nonzero().squeeze(1)  # the one wait for the device where there are no ties
+    if len(some):
+        _settle(scores, values, index, some, some[tied[some, k - 1 :].any(1)])
+    return values, index
+
+
+def _settle(scores: Tensor, values: Tensor, index: Tensor, tied: Tensor, crossing: Tensor) -> None:
+    """Puts the lists of ``tied`` rows in order, in place, and chooses anew in ``crossing`` ones."""
+    k = index.size(1)
+    # Eighths keep the copies a repair makes small beside the scores themselves.
+    for row in crossing.split(max(1, len(scores) // 8)):
+        if len(row):
+            index[row] = _smallest_ids(scores[row], values[row, -1:], k)
+    by_id = index[tied].sort(1).values
+    best, order = scores[tied[:, None], by_id].sort(dim=1, descending=True, stable=True)
+    values[tied], index[tied] = best, by_id.gather(1, order)
+
+
+def _smallest_ids(scores: Tensor, threshold: Tensor, k: int) -> Tensor:
+    """The items above each row's k-th best value, then the smallest ids at it, ``[R, k]``."""
+    above = ~(scores <= threshold)  # NaN counts as above, as in torch.topk
+    tie = scores == threshold
+    room = k - above.sum(1, keepdim=True)
+    keep = above | (tie & (tie.cumsum(1, dtype=torch.int32) <= room))
+    return keep.nonzero()[:, 1].view(len(scores), k)
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """``scores.topk(k)``, of large blocks on a CUDA device by groups of neighbouring columns."""
+    ratio = scores.size(1) / k
+    if not scores.is_cuda or scores.numel() < _LARGE or ratio < 64:
+        values, index = scores.topk(k, dim=1)
+        return values, index
+    # Columns over width and k times width are what is left to choose from: least at the root.
+    return _by_groups(scores, k, 2 ** round(math.log2(ratio) / 2))
+
+
+def _by_groups(scores: Tensor, k: int, width: int) -> tuple[Tensor, Tensor]:
+    """``scores.topk(k)``, from the ``k`` groups of ``width`` columns with the largest maxima.
+
+    A value above the k-th largest lies in a group whose maximum is above it too, of which there are
+    fewer than ``k``; and ``k`` maxima that are as large as it are themselves enough.
+    """
+    cut = scores.size(1) // width * width
+    groups = scores[:, :cut].unflatten(1, (-1, width))
+    near = groups.amax(2).topk(k, dim=1, sorted=False).indices
+    inside = groups.gather(1, near.unsqueeze(2).expand(-1, -1, width)).flatten(1)
+    values, place = torch.cat([inside, scores[:, cut:]], dim=1).topk(k, dim=1)
+    group = near.gather(1, (place // width).clamp(max=k - 1))
+    index = torch.where(place < k * width, group * width + place % width, place - k * width + cut)
+    return values, index
