@@ -6,18 +6,22 @@
 DATA holds ``citeulike_loo``, ``citeulike_td_loo``, ``citeulike_concf_split`` and
 ``citeulike_hetcomp_split`` (``train.csv.gz``, ``valid.csv.gz``, ``test.csv.gz`` each) and, for the
 table, ``yelp_ccd``. A protocol's teachers are trained once and shared by its cells; one seed of
-everything is done before the next begins, and finished cells are not run again. After every cell
-the results so far go to ``benchmarks/results/citeulike.json``, with the tables and what is missing
-in ``citeulike.md`` beside. Seconds an epoch are those of a device alone only where ``jobs`` is 1.
-Settings are the authors'; nothing is tuned here.
+everything is done before the next begins, and cells that the file of the results holds as they are
+configured now, or the folder of the runs, are not run again. After every cell the results so far go
+to ``benchmarks/results/citeulike.json``, with the tables and what is missing in ``citeulike.md``
+beside; several calls may share the file. With several ``jobs`` the processes take the devices of
+``CUDA_VISIBLE_DEVICES`` in turn. Seconds an epoch are those of a device alone only where ``jobs``
+is 1. Settings are the authors'; those of the rows that say "tuned" are chosen on validation rows
+with a seed that is not reported.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Executor,
@@ -28,64 +32,11 @@ from concurrent.futures import (
 from pathlib import Path
 from typing import Any
 
-from citeulike_protocols import PROTOCOLS, UNTAUGHT, Cell, Protocol
-from citeulike_tables import collect, write
+from citeulike_cells import cells, left, settled
+from citeulike_protocols import PROTOCOLS, Cell
+from citeulike_tables import cell_name, collect, recorded, write
 
 RESULTS = Path(__file__).parent / "results" / "citeulike.json"
-
-
-def cells(options: argparse.Namespace) -> list[Cell]:
-    """All cells in the order they are wanted: teachers, then one seed of everything at a time."""
-    found = []
-    for name in options.only:
-        protocol = PROTOCOLS[name]
-        source = "presplit" if protocol.folder == "yelp_ccd" else "split"
-        data = {"source": source, "path": str(options.data / protocol.folder)}
-        shared = {"data": data, "device": options.device, "reference": False, **protocol.config}
-        rows = {k: v for k, v in protocol.methods.items() if k in (options.methods or [k])}
-        taught = {k: v for k, v in rows.items() if _taught(v)}
-        for teacher, models in protocol.teachers.items():
-            models = [_fitted(model, options) for model in models]
-            # The student of a teachers' cell is not read: one epoch of it.
-            idle = {"model": {"backbone": "MF", "dim": 1}, "fit": {"epochs": 1}}
-            own = {"seed": 0, "student": idle, "teachers": models, "base_weight": 1.0}
-            cell = Cell(name, "teachers", "idle", teacher, 0, shared | own)
-            found += [cell] if taught else []
-            found += _students(name, protocol, taught, cell, shared, options)
-        alone = {k: v for k, v in rows.items() if k not in taught}
-        found += _students(name, protocol, alone, None, shared, options)
-    return sorted(found, key=lambda cell: (cell.seed, cell.row != "teachers"))
-
-
-def _taught(own: Mapping[str, Any]) -> bool:
-    return not {*own.get("distill", [])} <= {"none", "concf"}
-
-
-def _students(
-    name: str,
-    protocol: Protocol,
-    methods: Mapping[str, Mapping[str, Any]],
-    teachers: Cell | None,
-    shared: Mapping[str, Any],
-    options: argparse.Namespace,
-) -> Iterator[Cell]:
-    given, teacher, needs = {}, UNTAUGHT, None
-    if teachers is not None:
-        teacher, needs = teachers.teacher, teachers.name
-        given = {"teachers_from": str(options.to / teachers.name)}
-    for row, own in methods.items():
-        for student, model in protocol.student.items():
-            config = {**shared, **own, **given}
-            config["student"] = _fitted(model, options)
-            for seed in range(options.seeds):
-                yield Cell(name, row, student, teacher, seed, config | {"seed": seed}, needs)
-
-
-def _fitted(model: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    fit = model["fit"] | {"record": not options.step_by_step}
-    if options.epochs:
-        fit["epochs"] = min(options.epochs, fit["epochs"])
-    return {**model, "fit": fit}
 
 
 def run(cell: Cell, folder: Path, jobs: int) -> str:
@@ -112,17 +63,24 @@ def run(cell: Cell, folder: Path, jobs: int) -> str:
     return ""
 
 
-def finished(tasks: Iterable[Cell], options: argparse.Namespace) -> Iterator[tuple[Cell, str]]:
-    """Cells and what went wrong, as they end; none starts before its teachers or past the limit."""
+def finished(tasks: Sequence[Cell], options: argparse.Namespace) -> Iterator[tuple[Cell, str]]:
+    """Cells and what went wrong, as they end; none starts before what it needs or past the limit.
+
+    Cells that the file of the results holds are not run.
+    """
     end = time.perf_counter() + (options.limit or float("inf"))
-    waiting, done, running = [*tasks], {None}, {}
+    waiting = left(tasks, gather(tasks, options))
+    done, running = {cell.name for cell in tasks} - {cell.name for cell in waiting}, {}
     with _executor(options.jobs) as pool:
         while True:
             while len(running) < options.jobs and time.perf_counter() < end:
-                ready = next((cell for cell in waiting if cell.needs in done), None)
+                ready = next((cell for cell in waiting if {*cell.needs} <= done), None)
                 if ready is None:
                     break
                 waiting.remove(ready)
+                if ready.trials:
+                    rows = gather(tasks, options)
+                    ready = next(c for c in settled(tasks, rows) if c.name == ready.name)
                 running[pool.submit(run, ready, options.to, options.jobs)] = ready
             if not running:
                 return
@@ -132,10 +90,32 @@ def finished(tasks: Iterable[Cell], options: argparse.Namespace) -> Iterator[tup
                 yield cell, error
 
 
+def gather(tasks: Sequence[Cell], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of cells that are measured as they are configured now, from the file and the folder."""
+
+    def rows(tasks: Sequence[Cell]) -> list[dict[str, Any]]:
+        fresh = collect(tasks, options.to)
+        held = [] if options.again else recorded(options.results, tasks)
+        names = {cell_name(row) for row in fresh}
+        return [*fresh, *(row for row in held if cell_name(row) not in names)]
+
+    return rows(settled(tasks, rows(tasks)))
+
+
 def _executor(jobs: int) -> Executor:
     if jobs == 1:
         return ThreadPoolExecutor(1)
-    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, context, _take_device, (context.Value("i", 0),))
+
+
+def _take_device(counter: Any) -> None:
+    """One of the devices that are visible, in turn, before torch looks for them."""
+    visible = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+    with counter.get_lock():
+        number, counter.value = counter.value, counter.value + 1
+    if len(visible) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[number % len(visible)]
 
 
 def commands(options: argparse.Namespace) -> dict[str, str]:
@@ -152,13 +132,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     tasks, failures = cells(options), []
     started = time.perf_counter()
+
+    def save() -> list[dict[str, Any]]:
+        rows = gather(tasks, options)
+        return write(options.results, commands(options), settled(tasks, rows), rows)
+
     for number, (cell, error) in enumerate(finished(tasks, options), 1):
         seconds = time.perf_counter() - started
         print(f"{seconds:6.0f} s {number}/{len(tasks)} {cell.name} {error}", flush=True)
         failures += [cell.name] if error else []
-        write(options.results, commands(options), tasks, collect(tasks, options.to))
-    missing = write(options.results, commands(options), tasks, collect(tasks, options.to))
-    print(f"{options.results}: {len(missing)} not measured, {len(failures)} failed here")
+        save()
+    print(f"{options.results}: {len(save())} not measured, {len(failures)} failed here")
     return bool(failures)
 
 
@@ -177,6 +161,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the device")
     parser.add_argument("--limit", type=float, default=0, help="seconds after which none starts")
+    parser.add_argument("--again", action="store_true", help="run what the file holds as well")
     parser.add_argument("--step-by-step", action="store_true", help="record no CUDA graphs")
     options = parser.parse_args(arguments)
     if "speed" in options.only and options.jobs > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,13 @@ ALL = (
 )
 UNTAUGHT = "-"
 """The teacher of a row that has none."""
+SEARCH = 100
+"""The seed that settings are chosen with; none that is reported."""
+COST = {
+    **{"concf": 10, "ir-rrd": 4, "phr": 2, "de-rrd": 2, "htd": 2, "hetcomp": 2},
+    **{"de": 1, "rrd": 1, "sampled-rrd": 1},
+}
+"""Of an epoch, roughly: long cells start first."""
 
 
 def learner(backbone: str, dim: int, **fit: Any) -> dict[str, Any]:
@@ -24,7 +31,8 @@ LONG = {"epochs": 1000, "patience": 20, **BPR}
 MIXED = {"epochs": 100, "patience": 20, "lr": 5e-3, "weight_decay": 1e-4}
 TEAM = [learner(name, 64, **MIXED) for name in ("MF", "CML", "LightGCN", "MultVAE")]
 SIX = [*TEAM, *(learner(name, 64, **MIXED) for name in ("NeuMF", "ItemMultVAE"))]
-SHORT = {"epochs": 50, "lr": 5e-3, "weight_decay": 1e-4}
+SHORT = {"epochs": 31, "lr": 5e-3, "weight_decay": 1e-4}
+FAST = {"epochs": 251, "patience": 100, "lr": 5e-3, "weight_decay": 1e-5}
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,9 @@ class Protocol:
         known: published values by row, for comparison.
         source: where those stand.
         agreed: rows by the label of the row whose heads they are the consensus of.
+        search: changes to the cells of a row that are tried with a seed of their own; those with
+            the best validation value of ``metric`` are made in its cells.
+        tried: what the trials have otherwise than the cells of their row, to be short.
     """
 
     folder: str
@@ -52,18 +63,73 @@ class Protocol:
     known: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     agreed: Mapping[str, str] = field(default_factory=dict)
+    search: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    tried: Mapping[str, Any] = field(default_factory=dict)
 
+
+def settings(method: str, **own: Any) -> dict[str, Any]:
+    """Settings of one method, as a change to a cell."""
+    return {"methods": {method: own}}
+
+
+PHR = [
+    *(
+        settings("phr", enrich=enrich, weight=weight, hidden=hidden)
+        for enrich in (True, False)
+        for weight in (0.01, 0.1)
+        for hidden in (0.0072, 0.05)  # 30 and 210 units, around the width of the teacher
+    ),
+    settings("phr", enrich=False, hidden=0.0024),
+    settings("phr"),
+    settings("phr", enrich=False),
+    settings("phr", enrich=False, hidden=1.0, small_start=False),
+]
+DIRECTLY = [
+    settings("rrd", k=k, consensus=temperature) for k in (50, 100) for temperature in (0.0, 10, 50)
+]
+HETCOMP = [
+    *(
+        settings("hetcomp", by_user=True, temperature=temperature, order=order)
+        for temperature in (10.0, 50.0)
+        for order in (50, 100)
+    ),
+    settings("hetcomp", temperature=50.0),
+    settings("hetcomp", by_user=True, temperature=50.0, observed=1),
+]
+"""What is tried for the rows that are tuned, as many settings on either side of a comparison."""
+
+SCHEDULES = {
+    "de": {"de": {"epochs": 124}},
+    "de-rrd": {"de": {"epochs": 124}},
+    "htd": {"htd": {"epochs": 31}},
+    "concf": {"concf": {"every": 2, "start": 10}},
+    "hetcomp": {"hetcomp": {"every": 1, "temperature": 50.0}},
+}
+"""Schedules of the side-by-side tables, as much shorter than the authors' as the trainings are."""
 
 PROTOCOLS = {
     "loo": Protocol(
         "citeulike_loo",
         ("test", "hit@5"),
-        {"measure": {"protocol": "sampled", "ks": [5, 10, 20], "select": "hit@5"}},
+        {
+            "measure": {
+                **{"protocol": "sampled", "ks": [5, 10, 20], "select": "hit@5"},
+                "patience_on": ["hit@10", "hit@20"],
+            }
+        },
         {"MF": learner("MF", 20, **LONG)},
         {"MF 200": [learner("MF", 200, **LONG)]},
-        {m: {"distill": [m]} for m in ("none", "de", "sampled-rrd", "ir-rrd", "phr")},
-        {"none": 0.4486, "de": 0.4773, "sampled-rrd": 0.4698, "ir-rrd": 0.4947, "phr": 0.4878},
+        {
+            **{m: {"distill": [m]} for m in ("none", "de", "sampled-rrd", "ir-rrd", "phr")},
+            "phr, tuned": {"distill": ["phr"]},
+        },
+        {
+            **{"none": 0.4486, "de": 0.4773, "sampled-rrd": 0.4698, "ir-rrd": 0.4947},
+            **{"phr": 0.4878, "phr, tuned": 0.4878},
+        },
         "the authors' logs, one seed; PHR: hyperkdma, five seeds",
+        search={"phr, tuned": PHR},
+        tried={"student": {"fit": {"epochs": 161}}},
     ),
     "td": Protocol(
         "citeulike_td_loo",
@@ -105,9 +171,14 @@ PROTOCOLS = {
         {"six": SIX},
         {
             "none": {"base_weight": 1.0},
-            "ensemble directly": {"distill": ["rrd"], "methods": {"rrd": {"k": 100}}},
+            "ensemble directly": {"distill": ["rrd"], **settings("rrd", k=100)},
+            "consensus directly": {"distill": ["rrd"], **settings("rrd", k=100, consensus=10.0)},
             "hetcomp": {"distill": ["hetcomp"]},
+            "hetcomp at once": {"distill": ["hetcomp"], **settings("hetcomp", curriculum=False)},
+            "directly, tuned": {"distill": ["rrd"], "student": {"fit": FAST}},
+            "hetcomp, tuned": {"distill": ["hetcomp"], "student": {"fit": FAST}},
         },
+        search={"directly, tuned": DIRECTLY, "hetcomp, tuned": HETCOMP},
     ),
     "speed": Protocol(
         "citeulike_loo",
@@ -124,16 +195,24 @@ for _name, _folder in (("citeulike", "citeulike_hetcomp_split"), ("yelp", "yelp_
     PROTOCOLS[f"table {_name}"] = Protocol(
         _folder,
         ("test", "recall@20"),
-        {"measure": {"ks": [20, 50], "select": "recall@20", "every": 5}},
+        {"measure": {"ks": [20, 50], "select": "recall@20", "every": 10}},
         {"MF": learner("MF", 20, **SHORT), "LightGCN": learner("LightGCN", 20, **SHORT)},
         {"MF 200": [learner("MF", 200, **MIXED)], "mixed": TEAM},
-        {method: {"distill": [method]} for method in ALL},
+        {m: {"distill": [m], "methods": SCHEDULES.get(m, {})} for m in ALL},
     )
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One distillation: where it stands in the tables, its configuration, and what it waits for."""
+    """One distillation.
+
+    Args:
+        protocol: with ``row``, ``student``, ``teacher`` and ``seed`` where it stands in the tables.
+        config: of the distillation.
+        needs: names of the cells that it waits for.
+        change: of a trial, what the cells of its row take over if it is the best.
+        trials: names of the trials that it takes its settings from.
+    """
 
     protocol: str
     row: str
@@ -141,10 +220,25 @@ class Cell:
     teacher: str
     seed: int
     config: dict[str, Any]
-    needs: str | None = None
+    needs: tuple[str, ...] = ()
+    change: Mapping[str, Any] = field(default_factory=dict)
+    trials: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Its folder."""
         words = (self.protocol, self.row, self.student, self.teacher, str(self.seed))
         return "-".join(words).replace(" ", "_").replace(",", "")
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """Its place in the tables."""
+        return (self.protocol, self.row, self.student, self.teacher, self.seed)
+
+
+def merged(config: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """``config`` with the entries of ``change``, table by table."""
+    return dict(config) | {
+        key: merged(config.get(key, {}), value) if isinstance(value, Mapping) else value
+        for key, value in change.items()
+    }

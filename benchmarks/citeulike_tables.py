@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import functools
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from citeulike_protocols import PROTOCOLS, UNTAUGHT, Cell
+from citeulike_page import markdown
+from citeulike_protocols import PROTOCOLS, SEARCH, UNTAUGHT, Cell
 
 PLACE = ("protocol", "row", "student", "teacher", "seed")
 COST = ("parameters", "epochs", "best_epoch", "seconds_per_epoch", "peak_memory")
-HEAD = ("student", "teacher", "method", "measured", "sd", "seeds", "published")
-HEAD += ("epochs", "s/epoch", "MiB", "jobs")
 
 
 def collect(tasks: Iterable[Cell], folder: Path) -> list[dict[str, Any]]:
@@ -23,7 +26,7 @@ def collect(tasks: Iterable[Cell], folder: Path) -> list[dict[str, Any]]:
         path = folder / cell.name / "run.json"
         if not path.exists():
             continue
-        about = json.loads(path.read_text())
+        about = _about(path)
         models, taught = about["models"], cell.row != "teachers"
         model = models["student" if taught else "teacher"]
         row = {key: getattr(cell, key) for key in PLACE}
@@ -47,6 +50,31 @@ def collect(tasks: Iterable[Cell], folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+@functools.cache
+def _about(path: Path) -> dict[str, Any]:
+    """What a finished run says of itself, which does not change."""
+    about: dict[str, Any] = json.loads(path.read_text())
+    return about
+
+
+def recorded(path: Path, tasks: Iterable[Cell]) -> list[dict[str, Any]]:
+    """Rows of a file of results that belong to cells, configured as they are."""
+    held = json.loads(path.read_text())["cells"] if path.exists() else []
+    asked = {cell.place: settings(cell.config) for cell in tasks}
+    return [row for row in held if asked.get(_asked(row)) == row["config"]]
+
+
+def _asked(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The place of the cell that measured a row."""
+    agreed = PROTOCOLS[row["protocol"]].agreed
+    return tuple(agreed.get(row[part], row[part]) if part == "row" else row[part] for part in PLACE)
+
+
+def cell_name(row: Mapping[str, Any]) -> str:
+    """The name of the cell of a row."""
+    return Cell(*(row[part] for part in PLACE), config={}).name
+
+
 def planned(tasks: Iterable[Cell]) -> list[dict[str, Any]]:
     """Where the cells of a run stand, finished or not."""
     places = []
@@ -68,6 +96,28 @@ def write(
     A cell that the file holds already stays unless it was measured again or is configured
     otherwise now.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path.parent):
+        return _write(path, commands, tasks, rows)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes results to a folder, and keep others waiting."""
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(place)
+
+
+def _write(
+    path: Path,
+    commands: Mapping[str, str],
+    tasks: Sequence[Cell],
+    rows: Sequence[dict[str, Any]],
+) -> list[dict[str, Any]]:
     held = json.loads(path.read_text()) if path.exists() else {"cells": [], "missing": []}
     asked, fresh = {_place(cell): settings(cell.config) for cell in tasks}, {*map(_place, rows)}
     kept = [
@@ -82,10 +132,11 @@ def write(
     commands = held.get("commands", {}) | commands
     tables = {name: table(name, cells, missing) for name in PROTOCOLS}  # pages ask for each
     hardware = {"hardware": ", ".join(sorted({row["hardware"] for row in cells}))}
-    whole = {"about": hardware, "commands": commands, **tables, "cells": cells, "missing": missing}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    found = {name: trials(name, cells) for name in PROTOCOLS if PROTOCOLS[name].search}
+    whole = {"about": hardware, "commands": commands, **tables, "trials": found}
+    whole |= {"cells": cells, "missing": missing}
     path.write_text(json.dumps(whole, indent=1) + "\n")
-    path.with_suffix(".md").write_text(markdown(commands, tables, missing, begun))
+    path.with_suffix(".md").write_text(markdown(commands, tables, found, missing, begun))
     return missing
 
 
@@ -95,7 +146,8 @@ def table(
     """The rows of a protocol by label; what is not measured says so."""
     protocol = PROTOCOLS[name]
     split, metric = protocol.metric
-    every = [row for row in (*cells, *missing) if row["protocol"] == name] or [
+    own = [row for row in (*cells, *missing) if row["protocol"] == name and row["seed"] != SEARCH]
+    every = own or [
         {"student": student, "teacher": teacher, "row": row}
         for teacher in protocol.teachers or (UNTAUGHT,)
         for student in protocol.student
@@ -117,6 +169,19 @@ def table(
     return entries
 
 
+def trials(name: str, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What settings were tried for the rows of a protocol, and what they reach on validation."""
+    found, metric = [], PROTOCOLS[name].metric[1]
+    for row in cells:
+        if row["protocol"] == name and row["seed"] == SEARCH:
+            method, number = row["row"].rsplit(" ", 1)
+            change = PROTOCOLS[name].search[method][int(number)]
+            value = row["metrics"]["valid"][metric]
+            place = {"student": row["student"], "teacher": row["teacher"], "method": method}
+            found.append(place | {"settings": change, metric: value, "epochs": row["epochs"]})
+    return sorted(found, key=lambda one: (one["method"], -one[metric]))
+
+
 def _cost(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Epochs and seconds an epoch, means over seeds; the largest peak of memory."""
     if not group or "epochs" not in group[0]:
@@ -128,39 +193,6 @@ def _cost(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "MiB": max(row["peak_memory"][device] for row in group) // 2**20,
         "jobs": max(row["jobs"] for row in group),
     }
-
-
-def markdown(
-    commands: Mapping[str, str],
-    tables: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    missing: Sequence[Mapping[str, Any]],
-    begun: Collection[str],
-) -> str:
-    """One table for each protocol that is begun."""
-    lines = []
-    for name, entries in tables.items():
-        if name not in begun:
-            continue
-        protocol = PROTOCOLS[name]
-        lines += [f"## {name}", "", f"{' '.join(protocol.metric)}, {protocol.folder}:", ""]
-        lines += [f"    {commands[name]}", ""] if name in commands else []
-        lines += [f"Published: {protocol.source}.", ""] if protocol.source else []
-        lines += [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
-        for entry in entries.values():
-            lines.append(f"| {' | '.join(_shown(entry.get(key)) for key in HEAD)} |")
-        gaps = [at for at in missing if at["protocol"] == name]
-        words = [
-            f"{at['row']} ({at['student']}, {at['teacher']}, seed {at['seed']})" for at in gaps
-        ]
-        lines += ["", f"Not measured: {'; '.join(words)}."] if gaps else []
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _place(row: Any) -> tuple[Any, ...]:

@@ -30,6 +30,7 @@ from ccdgraph.objective import Views
 from ccdgraph.objective import pairwise as pairwise
 from ccdgraph.objective import reconstruction as reconstruction
 from ccdgraph.sampling import Batches
+from ccdgraph.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class FitConfig:
         epochs: passes over every objective, at most.
         lr: Adam's learning rate.
         weight_decay: coupled L2 penalty inside Adam, as in the papers' code.
-        patience: epochs without a better validation value before stopping; 0 never stops early.
+        patience: epochs without progress in validation before stopping; 0 never stops early.
         min_steps: steps of the first objective that ``epochs`` is raised to reach. A small block
             has few steps an epoch, while a fresh student needs as many as on a large one.
         record: on a CUDA device, record a step of every objective and replay it.
@@ -76,7 +77,7 @@ def fit(
     config: FitConfig,
     *,
     seed: tuple[int | str, ...] = (0,),
-    validate: Callable[[Embeddings], float] | None = None,
+    validate: Callable[[Embeddings], float | Sequence[float]] | None = None,
     on_epoch: Callable[[int, int, float], None] | None = None,
 ) -> FitResult:
     """Train ``model`` in place; with ``validate`` the best epoch's weights are kept.
@@ -87,7 +88,8 @@ def fit(
         objectives: swept in order in each epoch.
         config: epochs, learning rate, weight decay, patience.
         seed: parts of the seed of whatever the model draws (dropout, variational noise).
-        validate: higher is better; called after every epoch with the embeddings.
+        validate: higher is better; called after every epoch with the embeddings. Of several values
+            the first chooses the epoch, and an improvement of any is progress.
         on_epoch: called after every epoch with (epochs done, epochs, mean loss of a step).
 
     Raises:
@@ -101,7 +103,7 @@ def fit(
     optimizer = _adam(trainable, config, capturable=record)
     sweep = partial(_Sweep, model, views, optimizer, record=record, max_steps=config.max_steps)
     sweeps = [sweep(objective) for objective in objectives]
-    history, valid, best, best_state = [], [], -1, None
+    history, kept, best_state = [], Selection(), None
     epoch, epochs = 0, config.epochs
     while epoch < epochs:
         trainable.train()
@@ -117,19 +119,18 @@ def fit(
                 "non-finite teacher scores"
             )
         history.append(loss)
-        if validate is not None:
-            valid.append(validate(embed(model, graph)))
-            if best < 0 or valid[-1] > valid[best]:
-                best, best_state = epoch, copy.deepcopy(model.state_dict())
+        if validate is not None and kept.note(validate(embed(model, graph))):
+            best_state = copy.deepcopy(model.state_dict())
         if on_epoch is not None:
             on_epoch(epoch + 1, epochs, loss)
-        if validate is not None and config.patience and epoch - best >= config.patience:
+        if validate is not None and config.patience and kept.waited >= config.patience:
             break
         epoch += 1
     if best_state is not None:
         model.load_state_dict(best_state)
     model.eval()
-    return FitResult(tuple(history), tuple(valid), best if best >= 0 else len(history) - 1)
+    best = len(history) - 1 if validate is None else kept.best_epoch
+    return FitResult(tuple(history), tuple(kept.valid), best)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ LAYERS = [
     {"config", "capture", "topk"},
     {"data"},
     {"nn"},
-    {"sampling", "ranking", "metrics", "losses"},
+    {"sampling", "ranking", "metrics", "losses", "selection"},
     {"evaluate", "objective", "calibration"},
     {"train", "checkpoint"},
     {"distill"},

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GAT
 
+from ccdgraph.config import rng
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
 from ccdgraph.nn import GNN, MF, Backbone, Embeddings, LightGCN, MultVAE
@@ -219,12 +220,12 @@ def test_an_empty_source_beside_the_first_is_refused():
         fit(model_of(), GRAPH, [Objective(parts)], FitConfig(epochs=1))
 
 
-def validated(values: list[float], patience: int = 0) -> tuple[FitResult, Backbone, list[Backbone]]:
+def validated(values: list[Any], patience: int = 0) -> tuple[FitResult, Backbone, list[Backbone]]:
     """A fit whose validation gives ``values``, and the model as it was after each epoch."""
     model, epochs = model_of(), []
     left = iter(values)
 
-    def validate(out: Embeddings) -> float:
+    def validate(out: Embeddings) -> Any:
         assert torch.equal(out.user, model.user) and not out.user.requires_grad
         epochs.append(copy.deepcopy(model))
         return next(left)
@@ -257,6 +258,37 @@ def test_patience_counts_epochs_since_the_best(values, patience, epochs):
     result, model, after = validated(values, patience)
     assert len(result.loss) == len(result.valid) == epochs
     assert states_equal(model, after[result.best_epoch])
+
+
+def stops(values: list[tuple[float, ...]], patience: int) -> tuple[int, int]:
+    """Epochs run and the epoch kept, by a rescan of all values after each epoch."""
+    for epoch in range(len(values)):
+        columns = list(zip(*values[: epoch + 1], strict=True))
+        latest = max(
+            next(e for e in range(epoch + 1) if column[e] == max(column)) for column in columns
+        )
+        if epoch - latest >= patience:
+            break
+    first = [value[0] for value in values[: epoch + 1]]
+    return epoch + 1, first.index(max(first))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_improvement_of_any_value_is_progress_and_the_first_chooses(seed):
+    """Stopping on the first value alone, or keeping the epoch of another, fails."""
+    draw = rng(seed, "values")
+    values = [tuple(row) for row in torch.randint(9, (12, 3), generator=draw).tolist()]
+    result, model, after = validated(values, patience=3)
+    assert (len(result.loss), result.best_epoch) == stops(values, 3)
+    assert result.valid == tuple(value[0] for value in values[: len(result.loss)])
+    assert states_equal(model, after[result.best_epoch])
+
+
+def test_other_values_prolong_a_training():
+    values = [(3.0, 1.0), (2.0, 2.0), (1.0, 3.0), (0.0, 2.0), (9.0, 9.0)]
+    assert len(validated([value[0] for value in values], patience=1)[0].loss) == 2
+    result = validated(values, patience=1)[0]
+    assert len(result.loss) == 4 and result.best_epoch == 0
 
 
 @pytest.mark.parametrize(("epochs", "min_steps", "taken"), [(2, 0, 2), (2, 7, 3), (5, 7, 5)])

@@ -54,6 +54,7 @@ class HetComp(Term):
         alpha: threshold of moving on; it falls by ``decay`` with each construction.
         decay: see ``alpha``.
         order_weight: weight of the second loss relative to the first.
+        curriculum: ``False`` starts everyone at the last checkpoints, with the second loss.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class HetComp(Term):
         alpha: float = 1.05,
         decay: float = 0.995,
         order_weight: float = 0.5,
+        curriculum: bool = True,
     ) -> None:
         super().__init__()
         check_trajectories(trajectories, seen, max(k, compared))
@@ -79,8 +81,8 @@ class HetComp(Term):
         self.alpha, self.decay, self.order_weight = alpha, decay, order_weight
         self.last_step = trajectories.lists.size(1) - 1
         # A user whom a teacher has nothing to tell has arrived.
-        empty = (trajectories.lists[:, -1, :, 0] < 0).long()
-        self.step = empty * self.last_step  # [M, U], the checkpoint that is followed
+        arrived = (trajectories.lists[:, -1, :, 0] < 0) | (not curriculum)
+        self.step = arrived.long() * self.last_step  # [M, U], the checkpoint that is followed
         self.before: Tensor | None = None  # [M, U], discrepancy when the step was taken
         self.targets, self.finished = self._targets(), bool((self.step == self.last_step).all())
         self.epoch, self.due, self.since = 0, False, 0

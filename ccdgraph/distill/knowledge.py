@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ccdgraph.data.interactions import UserItems
+from ccdgraph.distill.consensus import consensus as agree
 from ccdgraph.distill.teacher import Ensemble, TeacherLists, teacher_lists
 from ccdgraph.distill.trajectory import Trajectories
 from ccdgraph.nn.backbone import Embeddings
@@ -91,8 +92,17 @@ class Knowledge:
             return self.users
         return self.users[self.items_of(1)[self.users, 0] >= 0]
 
-    def items_of(self, k: int) -> Tensor:
-        """The ``k`` best unseen items of every user, ``[U, k]``."""
+    def items_of(self, k: int, consensus: float = 0.0) -> Tensor:
+        """The ``k`` best unseen items of every user, ``[U, k]``.
+
+        Args:
+            k: length of the lists.
+            consensus: temperature of the weights of places by which the last lists of all teachers
+                agree (:func:`~ccdgraph.distill.consensus.consensus`); 0 asks the teacher itself.
+        """
+        if consensus:
+            along = Trajectories.of_lists(self.trajectories().lists[:, -1:], consensus)
+            return agree(along.lists[:, 0], along.weight[:, 0], k)
         if self._teacher is None or self._scored is not None:
             return self.scored(k)[1]
         return self.lists(k).items

@@ -24,7 +24,7 @@ from ccdgraph.distill.regression import Regression
 from ccdgraph.distill.rrd import RRD
 from ccdgraph.distill.teacher import TeacherLists
 from ccdgraph.distill.topology import FTD, HTD
-from ccdgraph.distill.trajectory import observed_lists
+from ccdgraph.distill.trajectory import Trajectories, observed_lists
 from ccdgraph.nn.backbone import Backbone
 from ccdgraph.nn.config import BackboneConfig
 from ccdgraph.nn.multvae import MultVAE
@@ -45,7 +45,7 @@ class Method:
         term: the class; its keyword arguments are settings of the method.
         weight: of the term where none is set.
         bind: the class with what the teacher gives, from the knowledge and the settings ``own``.
-        own: further settings with their defaults.
+        own: further settings with their defaults; ``by_user`` asks for batches of users.
         side: ``"user"`` or ``"item"`` of a term that has batches of its own.
         tables: whether the term works on embeddings for batches of triplets.
         hidden: keyword arguments that ``bind`` fills.
@@ -78,13 +78,15 @@ class Method:
         options = vars(from_dict(self.settings, settings, name)).copy()
         weight = options.pop("weight")
         own = {key: options.pop(key) for key in self.own}
+        by_user = own.pop("by_user", False)
         if "generator" in inspect.signature(self.term).parameters:
             options["generator"] = known.rng(f"rest {self.side}" if self.side else name)
         term = self.bind(known, own)(**options)
-        if not self.side:
+        side: Literal["user", "item"] | None = "user" if by_user else self.side
+        if side is None:
             return Part(term, None, weight)
-        index = known.entities(self.side)
-        order = known.rng(f"order {self.side}")
+        index = known.entities(side)
+        order = known.rng(f"order {side}")
         batches = EntityBatches(index, batch_size=known.batch_size, generator=order)
         return Part(term, batches, weight)
 
@@ -93,13 +95,17 @@ def _regression(term: type[Term]) -> Callable[..., Callable[..., Term]]:
     return lambda known, own: partial(term, known.embeddings(), known.dim)
 
 
+def _user_lists(known: Knowledge, own: dict[str, Any]) -> Callable[..., Term]:
+    return partial(RRD, known.items_of(own["k"], own["consensus"]), known.seen, side="user")
+
+
 def _item_lists(known: Knowledge, own: dict[str, Any]) -> Callable[..., Term]:
     users = known.lists(own["k"]).users
     return partial(RRD, users, transposed(known.seen), side="item")
 
 
 def _sampled_items(known: Knowledge, own: dict[str, Any]) -> Callable[..., Term]:
-    items = known.items_of(own["depth"])
+    items = known.items_of(own["depth"], own["consensus"])
     return partial(IRRRD, TeacherLists(items, items[:0]), known.seen, item_weight=0.0)
 
 
@@ -111,24 +117,20 @@ def _collaborative(known: Knowledge, own: dict[str, Any]) -> Callable[..., Term]
 def _heterogeneous(known: Knowledge, own: dict[str, Any]) -> Callable[..., Term]:
     teacher = known.teacher("the order of observed items")
     observed = observed_lists(teacher, known.seen, k=min(own["observed"], known.seen.num_items))
-    return partial(HetComp, known.trajectories(), observed, known.seen)
+    along = Trajectories.of_lists(known.trajectories().lists, own["temperature"])
+    return partial(HetComp, along, observed, known.seen)
 
 
 METHODS: Mapping[str, Method] = {
     "rrd": Method(
-        RRD,
-        0.01,
-        lambda known, own: partial(RRD, known.items_of(own["k"]), known.seen, side="user"),
-        {"k": 40},
-        side="user",
-        hidden=("side",),
+        RRD, 0.01, _user_lists, {"k": 40, "consensus": 0.0}, side="user", hidden=("side",)
     ),
     "ir": Method(RRD, 0.01, _item_lists, {"k": 40}, side="item", hidden=("side",)),
     "sampled-rrd": Method(
         IRRRD,
         1e-3,
         _sampled_items,
-        {"depth": 500},
+        {"depth": 500, "consensus": 0.0},
         hidden=("item_weight", "k_users", "queries"),
     ),
     "ir-rrd": Method(
@@ -166,10 +168,15 @@ METHODS: Mapping[str, Method] = {
         tables=True,
         hidden=("weight",),
     ),
-    "hetcomp": Method(HetComp, 0.01, _heterogeneous, {"observed": 10}),
+    "hetcomp": Method(
+        HetComp, 0.01, _heterogeneous, {"observed": 10, "temperature": 10.0, "by_user": False}
+    ),
 }
 """The methods: ``rrd`` and ``ir`` take lists whole, in batches of users or items of their own;
-``sampled-rrd`` and ``ir-rrd`` sample them as published, for the users of a batch of triplets."""
+``sampled-rrd`` and ``ir-rrd`` sample them as published, for the users of a batch of triplets.
+``consensus`` is the temperature of the weights by which teachers agree on lists, 0 for those of
+their ensemble; ``temperature`` is that of HetComp's, ``observed`` how many training items it ranks.
+"""
 
 
 def expand(names: Sequence[str]) -> tuple[str, ...]:
@@ -221,9 +228,8 @@ def check_student(names: Sequence[str], student: BackboneConfig) -> None:
             return f"reads batches of triplets, while {kind.__name__} learns whole {rows} rows"
         if method.tables and not inner:
             return f"works on inner products, while {kind.__name__} scores pairs by a network"
-        if not method.side and rows == "item":
-            return f"reads the users of a batch, while those of {kind.__name__} hold items"
-        return ""
+        by_item = not method.side and rows == "item"
+        return f"reads users, while the batches of {kind.__name__} hold items" if by_item else ""
 
     for name in expand(names):
         if why := refused(METHODS[name]):

@@ -23,13 +23,14 @@ class PHR(Term):
 
     over the distinct users (:math:`c_e = 1`), positives and negatives (1/2 each) of the batch, with
     :math:`N_e` the training neighbours of ``e``; without one, :math:`v_e = t_e`. The network
-    ``p`` has one hidden layer of width ``(dT + dT dS) / 2``. Kang et al., *Personalized Knowledge
+    ``p`` has one hidden layer. Kang et al., *Personalized Knowledge
     Distillation for Recommender System*, Knowledge-Based Systems 2022,
     https://doi.org/10.1016/j.knosys.2021.107958. No code of the authors is public: the equations
     follow the description that comes with https://github.com/hieunm44/hyperkdma, whose printed sum
     over the entities *without* an interaction contradicts its text; here it is over those with one,
-    once for the whole graph rather than inside a batch. The last layer starts small, so that the
-    first estimates are near 0.
+    once for the whole graph rather than inside a batch. That code itself enriches nothing
+    (``enrich = false`` as a setting), takes twice the width for MF (``hidden = 1``) and starts like
+    ``torch.nn.Linear`` (``small_start = false``).
 
     Args:
         teacher: embeddings to regress, ``[U, dT]`` and ``[I, dT]``.
@@ -37,6 +38,8 @@ class PHR(Term):
         seen: training pairs that enrich the context (:attr:`BipartiteGraph.user_items`); ``None``
             takes :math:`v_e = t_e`.
         shared: one network for users and items, or one for each side.
+        hidden: width of the hidden layer as a share of ``dT + dT dS``.
+        small_start: the last layer starts within 0.01 of 0, so that the first estimates are near 0.
         generator: source of the initial values, on the device of ``teacher``.
     """
 
@@ -47,15 +50,21 @@ class PHR(Term):
         *,
         seen: UserItems | None = None,
         shared: bool = True,
+        hidden: float = 0.5,
+        small_start: bool = True,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
+        if not hidden > 0:
+            raise ValueError(f"'hidden' is {hidden}, expected a share above 0, such as 0.5")
         self.teacher, self.dim = constant(teacher), dim
         self.context = self.teacher if seen is None else enriched(self.teacher, seen)
-        width = teacher.user.size(1)
-        self.user_network = Hypernetwork(width, dim, generator=generator)
+        width, size = teacher.user.size(1), (teacher.user.size(1), dim)
+        inner = max(int(hidden * (width + width * dim)), 1)
+        bound = 0.01 if small_start else inner**-0.5
+        self.user_network = Hypernetwork(*size, inner, bound, generator=generator)
         self.item_network = (
-            self.user_network if shared else Hypernetwork(width, dim, generator=generator)
+            self.user_network if shared else Hypernetwork(*size, inner, bound, generator=generator)
         )
 
     def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
@@ -77,12 +86,15 @@ class Hypernetwork(nn.Module):
     Args:
         teacher_dim: width of contexts and estimates ``dT``.
         dim: width of the student's embeddings ``dS``.
+        hidden: width of the hidden layer.
+        bound: largest initial value of the last layer.
         generator: source of the initial values.
     """
 
-    def __init__(self, teacher_dim: int, dim: int, *, generator: torch.Generator) -> None:
+    def __init__(
+        self, teacher_dim: int, dim: int, hidden: int, bound: float, *, generator: torch.Generator
+    ) -> None:
         super().__init__()
-        hidden = (teacher_dim + teacher_dim * dim) // 2
         device, self.dim = generator.device, dim
 
         def draw(*shape: int, bound: float) -> nn.Parameter:
@@ -91,8 +103,8 @@ class Hypernetwork(nn.Module):
 
         self.first = draw(teacher_dim, hidden, bound=teacher_dim**-0.5)
         self.first_bias = draw(hidden, bound=teacher_dim**-0.5)
-        self.last = draw(hidden, teacher_dim * dim, bound=0.01)
-        self.last_bias = nn.Parameter(torch.zeros(teacher_dim * dim, device=device))
+        self.last = draw(hidden, teacher_dim * dim, bound=bound)
+        self.last_bias = draw(teacher_dim * dim, bound=bound)
 
     def forward(self, context: Tensor, student: Tensor) -> Tensor:
         """Estimates, ``[n, dT], [n, dS] -> [n, dT]``."""

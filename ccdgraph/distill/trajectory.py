@@ -44,9 +44,11 @@ class Trajectories:
         return cls.of_lists(torch.stack(lists).unflatten(0, (len(teachers), -1)))
 
     @classmethod
-    def of_lists(cls, lists: Tensor) -> Trajectories:
-        """Lists ``[M, V, U, K]`` with the weights of their places."""
-        weight = (-torch.arange(lists.size(3), device=lists.device) / 10).exp()
+    def of_lists(cls, lists: Tensor, temperature: float = 10.0) -> Trajectories:
+        """Lists ``[M, V, U, K]`` with the weights ``exp(-r / temperature)`` of their places."""
+        if not temperature > 0:
+            raise ValueError(f"'temperature' is {temperature}, expected a number above 0")
+        weight = (-torch.arange(lists.size(3), device=lists.device) / temperature).exp()
         return cls(lists, weight.expand(lists.shape))
 
 

@@ -20,7 +20,7 @@ from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.distill import Ensemble, Trajectories, agreement, linear_cka
 from ccdgraph.distill.knowledge import Knowledge
 from ccdgraph.distill.labels import identity, labels_of
-from ccdgraph.distill.methods import build_parts, check_student, expand
+from ccdgraph.distill.methods import build_parts, check_student
 from ccdgraph.distill.trajectory import Snapshots
 from ccdgraph.nn import Embeddings
 from ccdgraph.ranking import Scorer
@@ -192,9 +192,8 @@ class _Distillation:
         room, own = self.room, self.config.student
         model = room.build(own, "student")
         lists = [one.lists for one in teachers if one.lists is not None]
-        along = None
-        if "hetcomp" in expand(self.config.distill) and len(lists) == len(teachers):
-            along = Trajectories.of_lists(torch.stack(lists))
+        kept = bool(lists) and len(lists) == len(teachers)
+        along = Trajectories.of_lists(torch.stack(lists)) if kept else None
         return Knowledge(
             teacher,
             room.graph.user_items,

@@ -28,6 +28,7 @@ from ccdgraph.sampling import TripletBatches
 from ccdgraph.train import Objective, Part, embed, fit, pairwise, reconstruction
 
 OnEpoch = Callable[[str, int, int], None]
+Validate = Callable[[Embeddings], float | Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,9 @@ def train(
     if room.graph.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     look = _Look(room, label, parts, watch)
-    every = room.ruler.config.select != "last"
-    validate = look.select if every else (watch.beside(None) if watch else None)
+    validate: Validate | None = watch.beside(None) if watch else None
+    if room.ruler.config.select != "last":
+        validate = look.select
     result = fit(
         model,
         room.graph,
@@ -168,27 +170,28 @@ class _Look:
         self.heads.train(training)
         return served.detach()
 
-    def select(self, out: Embeddings) -> float:
-        """The validation value, or minus infinity in epochs without a look."""
+    def select(self, out: Embeddings) -> tuple[float, ...]:
+        """The validation values, or minus infinity in epochs without a look."""
         if self.watch is not None:
             self.watch(out)
-        if self.done % self.room.ruler.config.every:
-            return -math.inf
+        config = self.room.ruler.config
+        if self.done % config.every:
+            return (-math.inf,) * (1 + len(config.patience_on))
         served = self.serve(out)
-        value = self.room.ruler.select(served)
-        if self.heads is not None and value > max(self.curve.values(), default=-math.inf):
+        values = self.room.ruler.select(served)
+        if self.heads is not None and values[0] > max(self.curve.values(), default=-math.inf):
             self.best = served
-        self.curve[str(self.done)] = value
-        return value
+        self.curve[str(self.done)] = values[0]
+        return values
 
-    def timed(self, validate: Callable[[Embeddings], float]) -> Callable[[Embeddings], float]:
+    def timed(self, validate: Validate) -> Validate:
         """``validate`` with its time set aside."""
 
-        def run(out: Embeddings) -> float:
+        def run(out: Embeddings) -> float | Sequence[float]:
             started = time.perf_counter()
-            value = validate(out)
+            values = validate(out)
             self.aside += time.perf_counter() - started
-            return value
+            return values
 
         return run
 

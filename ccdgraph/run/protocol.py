@@ -29,6 +29,8 @@ class ProtocolConfig:
         ks: list lengths.
         select: validation metric whose best epoch is kept, such as ``"recall@20"``; ``"last"``
             keeps the last epoch.
+        patience_on: further validation metrics whose improvement is progress, for the patience of a
+            training; without them ``select`` alone is.
         every: epochs between two looks at the validation rows.
         hide: items hidden in full rankings: training items and, when testing, the validation items
             (``"past"``), or the other held-out part in both cases (``"others"``), as in the code of
@@ -43,6 +45,7 @@ class ProtocolConfig:
     protocol: Literal["full", "sampled"] = "full"
     ks: tuple[int, ...] = (20, 50)
     select: str = "recall@20"
+    patience_on: tuple[str, ...] = ()
     every: int = 1
     hide: Literal["past", "others"] = "past"
     candidates: int = 499
@@ -53,11 +56,16 @@ class ProtocolConfig:
             raise ValueError("'ks', 'every' and 'candidates' must be numbers of at least 1")
         names = FULL if self.protocol == "full" else tuple(SAMPLED)
         known = [f"{name}@{k}" for name in names for k in self.ks]
-        if self.select not in (*known, "last"):
-            raise ValueError(
-                f"'select' is {self.select!r}, which protocol '{self.protocol}' does not measure; "
-                f"expected 'last' or one of {', '.join(known)}"
-            )
+        named = [("select", self.select)] if self.select != "last" else []
+        for option, name in (*named, *(("patience_on", name) for name in self.patience_on)):
+            if name not in known:
+                last = "'last' or " if option == "select" else ""
+                raise ValueError(
+                    f"'{option}' is {name!r}, which protocol '{self.protocol}' does not measure; "
+                    f"expected {last}one of {', '.join(known)}"
+                )
+        if self.patience_on and self.select == "last":
+            raise ValueError("'patience_on' has no effect with 'select' = 'last'; leave it out")
 
     @property
     def headline(self) -> str:
@@ -106,9 +114,10 @@ class Ruler:
             return evaluate(scorer, targets, self.seen[split], ks=self.config.ks).mean()
         return rank_among(scorer, targets, self.candidates, self.config.ks)
 
-    def select(self, scorer: Scorer) -> float:
-        """The validation value that decides which epoch is kept."""
-        return self.measure(scorer, "valid")[self.config.headline]
+    def select(self, scorer: Scorer) -> tuple[float, ...]:
+        """The validation value that decides which epoch is kept, and those of ``patience_on``."""
+        found = self.measure(scorer, "valid")
+        return tuple(found[name] for name in (self.config.headline, *self.config.patience_on))
 
 
 def draw_candidates(known: UserItems, size: int, seed: int) -> Tensor:

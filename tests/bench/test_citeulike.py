@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -67,6 +68,39 @@ def test_every_kind_of_cell_ends_up_in_the_table(tmp_path):
     assert taught["published"] == 0.4698 and taught["seeds"] == 1  # theirs beside ours
     assert cells["loo", "sampled-rrd"]["metrics"]["test"]["hit@5"] == taught["measured"]
     assert str(tmp_path) not in json.dumps(results)  # nothing of this machine
+    found = measure(tmp_path, *words, "--to", tmp_path / "elsewhere")
+    assert found.returncode == 0 and len(found.stdout.splitlines()) == 1, found.stdout
+    assert not (tmp_path / "elsewhere").exists()  # the file of the results holds everything
     table = (tmp_path / "a.md").read_text()
     assert table.count("| sampled-rrd |") == 1 and table.count("| teachers |") == 2
     assert "--only 'loo'" in table and "Not measured" not in table
+
+
+def test_settings_are_chosen_by_validation_and_kept(tmp_path):
+    """Six trials with a seed of their own; the reported cell is configured as the best of them."""
+    write_split(tmp_path / "citeulike_hetcomp_split")
+    words = ["--only", "hetcomp", "--methods", "directly, tuned", "--jobs", 2]
+    found = measure(tmp_path, *words)
+    assert found.returncode == 0 and " 0 not measured" in found.stdout, found.stdout + found.stderr
+    results = json.loads((tmp_path / "a.json").read_text())
+    trials = [cell for cell in results["cells"] if cell["seed"] == 100]
+    (reported,) = (cell for cell in results["cells"] if cell["row"] == "directly, tuned")
+    assert len(trials) == len({json.dumps(cell["config"]["methods"]) for cell in trials}) == 6
+    values = [cell["metrics"]["valid"]["recall@50"] for cell in trials]
+    assert len({*values}) > 1
+    best = trials[values.index(max(values))]
+    assert reported["seed"] == 0 and reported["config"] == best["config"] | {"seed": 0}
+    assert results["trials"]["hetcomp"][0]["recall@50"] == max(values)
+    assert {*results["hetcomp"]} == {"idle, six, teachers", "MF, six, directly, tuned"}
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path):
+    write_split(tmp_path / "citeulike_loo")
+    write_split(tmp_path / "citeulike_concf_split")
+    rows = (("loo", "none"), ("concf", "plain MF"), ("concf", "single head"))
+    with ThreadPoolExecutor() as pool:
+        calls = [("--only", p, "--methods", row, "--to", tmp_path / row) for p, row in rows]
+        found = [*pool.map(lambda words: measure(tmp_path, *words), calls)]
+    assert [one.returncode for one in found] == [0, 0, 0], [one.stderr for one in found]
+    cells = json.loads((tmp_path / "a.json").read_text())["cells"]
+    assert {(cell["protocol"], cell["row"]) for cell in cells} == {*rows}

@@ -187,6 +187,15 @@ def test_construction_follows_the_schedule():
     assert torch.equal(term.step, before)
 
 
+def test_without_a_curriculum_everyone_starts_at_the_end():
+    """The loss of a term whose users have all arrived, and no construction ever."""
+    term, out = make(curriculum=False).train(), leaves(embeddings(DIM))
+    torch.testing.assert_close(term(out, triplets()), finished()(out, triplets()))
+    term.begin_epoch(10)
+    term(out, triplets())
+    assert term.before is None and int(term.step.min()) == V - 1
+
+
 def test_the_second_loss_waits_for_every_user():
     term = make()
     steps = 0

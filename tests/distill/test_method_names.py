@@ -1,5 +1,7 @@
 """Methods by name: each becomes its term, and settings that do not fit are refused."""
 
+import math
+
 import pytest
 import torch
 from planted import embeddings, everyone, generator, leaves, user_items
@@ -72,6 +74,46 @@ def test_settings_reach_the_term():
     )
     assert de.term.user_experts.num_experts == 7 and de.weight == 0.01
     assert rrd.term.by_user.k == 3 and rrd.term.item_weight == 0 and rrd.weight == 1e-3
+
+
+@pytest.mark.parametrize("temperature", [1.0, 30.0])
+@pytest.mark.parametrize("name", ["rrd", "sampled-rrd", "hetcomp"])
+def test_lists_that_the_teachers_agree_on_equal_a_loop(name, temperature):
+    """The weight of a place falls with the temperature; 30 and 1 agree on different lists."""
+    along = Trajectories.of(
+        [[embeddings(5, m), embeddings(5, 10 + m)] for m in range(3)], SEEN, k=4
+    )
+    key = "temperature" if name == "hetcomp" else "consensus"
+    own = SMALL[name] | {key: temperature}
+    own |= {"curriculum": False} if name == "hetcomp" else {}
+    (part,) = build_parts([name], knowledge(trajectories=along), {name: own})
+    term = part.term
+    found = {
+        "rrd": lambda: term.place,
+        "sampled-rrd": lambda: term.by_user.lists,
+        "hetcomp": lambda: term.targets,
+    }[name]()
+    for user in range(6):
+        total = {}
+        for m in range(3):
+            for place, item in enumerate(along.lists[m, -1, user].tolist()):
+                total[item] = total.get(item, 0) + math.exp(-place / temperature)
+        best = sorted(total, key=lambda i, total=total: (-round(total[i], 5), i))
+        assert found[user].tolist() == best[: found.size(1)]
+
+
+def test_hetcomp_goes_through_interactions_or_through_users():
+    (part,) = build_parts(["hetcomp"], knowledge(), {"hetcomp": SMALL["hetcomp"]})
+    assert part.batches is None
+    own = SMALL["hetcomp"] | {"by_user": True}
+    (part,) = build_parts(["hetcomp"], knowledge(), {"hetcomp": own})
+    (batch,) = part.batches.epoch(0)
+    assert batch.index.sort().values.tolist() == [*range(6)]
+
+
+def test_a_weight_that_does_not_fall_is_refused():
+    with pytest.raises(ValueError, match=r"'temperature' is -1.0, expected a number above 0"):
+        build_parts(["rrd"], knowledge(), {"rrd": {"k": 3, "consensus": -1.0}})
 
 
 @pytest.mark.parametrize(

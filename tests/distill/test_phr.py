@@ -12,7 +12,7 @@ from planted import (
     user_items,
 )
 
-from ccdgraph.distill.phr import PHR, Hypernetwork, enriched
+from ccdgraph.distill.phr import PHR, enriched
 from ccdgraph.nn import Embeddings
 from ccdgraph.sampling import Triplets
 from ccdgraph.testing import check_term
@@ -66,9 +66,11 @@ def test_the_loss_equals_a_loop_over_entities(shared, seen):
 
 
 def test_parameter_count_is_that_of_the_description():
-    """Widths 200 and 20: hidden 2100, 200 * 2100 + 2100 + 2100 * 4000 + 4000."""
-    network = Hypernetwork(200, 20, generator=generator())
-    assert sum(p.numel() for p in network.parameters()) == 8_826_100
+    """Widths 200 and 20: hidden 2100, 200 * 2100 + 2100 + 2100 * 4000 + 4000; 4200 as released."""
+    teacher = embeddings(200)
+    for hidden, expected in ((0.5, 8_826_100), (1.0, 17_648_200)):
+        term = PHR(teacher, 20, hidden=hidden, generator=generator())
+        assert sum(p.numel() for p in term.parameters()) == expected
     assert len(list(make(shared=True).parameters())) == 4
     assert len(list(make(shared=False).parameters())) == 8
 
@@ -77,6 +79,21 @@ def test_first_estimates_are_small():
     term, out = make(), embeddings(DIM)
     estimate = term.user_network(term.context.user, out.user)
     assert float(estimate.detach().abs().max()) < 0.1 * float(term.teacher.user.abs().max())
+
+
+def test_a_start_that_is_not_small_is_that_of_a_linear_layer():
+    """Uniform within one over the root of the inputs: 4000 values come close to the bound."""
+    for small, bound in ((True, 0.01), (False, 16**-0.5)):
+        term = PHR(embeddings(200), 20, hidden=0.004, small_start=small, generator=generator())
+        network = term.user_network
+        assert network.last.shape == (16, 4000)
+        for value in (network.last, network.last_bias):
+            assert 0.99 * bound < float(value.detach().abs().max()) <= bound
+
+
+def test_a_hidden_layer_without_width_is_refused():
+    with pytest.raises(ValueError, match="'hidden' is 0, expected a share above 0"):
+        make(hidden=0)
 
 
 @pytest.mark.parametrize("shared", [False, True])

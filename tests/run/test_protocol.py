@@ -78,5 +78,30 @@ def test_a_validation_hides_the_test_items_where_asked(hide, value):
     block = Block(0, rows((0, 0)), rows((0, 1)), rows((0, 2)), 1, 4)
     out = Embeddings(torch.ones(1, 1), torch.tensor([[9.0], [5.0], [7.0], [1.0]]))
     ruler = Ruler(block, ProtocolConfig(ks=(1,), select="recall@1", hide=hide))
-    assert ruler.measure(out, "valid")["recall@1"] == ruler.select(out) == value
+    assert ruler.measure(out, "valid")["recall@1"] == value
+    assert ruler.select(out) == (value,)
     assert ruler.measure(out, "test")["recall@1"] == 1.0
+
+
+def test_a_validation_gives_what_patience_waits_for_after_what_chooses():
+    """The validation item is second; the order of the values decides what chooses."""
+    block = Block(0, rows((0, 0)), rows((0, 1)), rows((0, 2)), 1, 4)
+    out = Embeddings(torch.ones(1, 1), torch.tensor([[9.0], [5.0], [7.0], [1.0]]))
+    config = ProtocolConfig(ks=(1, 2), select="recall@1", patience_on=("hit@2", "recall@1"))
+    assert Ruler(block, config).select(out) == (0.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"select": "hit@7"},
+            r"'select' is 'hit@7', which .*; expected 'last' or one of recall@20",
+        ),
+        ({"patience_on": ("mrr@5",)}, "'patience_on' is 'mrr@5', which .*; expected one of recall"),
+        ({"patience_on": ("hit@20",), "select": "last"}, "'patience_on' has no effect with"),
+    ],
+)
+def test_metrics_that_are_not_measured_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ProtocolConfig(**options)
