@@ -38,9 +38,10 @@ def _taught(own: Mapping[str, Any]) -> bool:
     return not {*own.get("distill", [])} <= {"none", "concf"}
 
 
-def _order(cell: Cell) -> tuple[bool, bool, int, int]:
+def _order(cell: Cell) -> tuple[bool, bool, bool, int, int]:
     length = sum(COST.get(method, 0) for method in cell.config.get("distill", []))
-    return cell.row != "teachers", cell.seed != SEARCH, cell.seed, -length
+    long = length >= 10  # lest the last of them outlast everything else
+    return cell.row != "teachers", cell.seed != SEARCH, not long, cell.seed, -length
 
 
 def _students(

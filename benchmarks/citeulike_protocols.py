@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from citeulike_trials import COMBINATIONS, DIRECTLY, HETCOMP, PHR, SCHEDULES, settings
+
 ALL = (
     *("none", "rrd", "ir", "sampled-rrd", "ir-rrd", "de", "de-rrd", "phr", "ftd", "htd"),
     *("rd", "cd", "concf", "hetcomp"),
@@ -66,46 +68,6 @@ class Protocol:
     search: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     tried: Mapping[str, Any] = field(default_factory=dict)
 
-
-def settings(method: str, **own: Any) -> dict[str, Any]:
-    """Settings of one method, as a change to a cell."""
-    return {"methods": {method: own}}
-
-
-PHR = [
-    *(
-        settings("phr", enrich=enrich, weight=weight, hidden=hidden)
-        for enrich in (True, False)
-        for weight in (0.01, 0.1)
-        for hidden in (0.0072, 0.05)  # 30 and 210 units, around the width of the teacher
-    ),
-    settings("phr", enrich=False, hidden=0.0024),
-    settings("phr"),
-    settings("phr", enrich=False),
-    settings("phr", enrich=False, hidden=1.0, small_start=False),
-]
-DIRECTLY = [
-    settings("rrd", k=k, consensus=temperature) for k in (50, 100) for temperature in (0.0, 10, 50)
-]
-HETCOMP = [
-    *(
-        settings("hetcomp", by_user=True, temperature=temperature, order=order)
-        for temperature in (10.0, 50.0)
-        for order in (50, 100)
-    ),
-    settings("hetcomp", temperature=50.0),
-    settings("hetcomp", by_user=True, temperature=50.0, observed=1),
-]
-"""What is tried for the rows that are tuned, as many settings on either side of a comparison."""
-
-SCHEDULES = {
-    "de": {"de": {"epochs": 124}},
-    "de-rrd": {"de": {"epochs": 124}},
-    "htd": {"htd": {"epochs": 31}},
-    "concf": {"concf": {"every": 2, "start": 10}},
-    "hetcomp": {"hetcomp": {"every": 1, "temperature": 50.0}},
-}
-"""Schedules of the side-by-side tables, as much shorter than the authors' as the trainings are."""
 
 PROTOCOLS = {
     "loo": Protocol(
@@ -180,6 +142,19 @@ PROTOCOLS = {
         },
         search={"directly, tuned": DIRECTLY, "hetcomp, tuned": HETCOMP},
     ),
+    "small": Protocol(
+        "yelp_ccd",
+        ("test", "recall@20"),
+        {"measure": {"ks": [20, 50], "select": "recall@20", "every": 10}},
+        {"LightGCN": learner("LightGCN", 8, **FAST | {"epochs": 201})},
+        {"six": SIX},
+        {
+            "none": {"distill": []},
+            "rrd": {"distill": ["rrd"]},
+            "combined, tuned": {"distill": ["rrd"]},
+        },
+        search={"combined, tuned": COMBINATIONS},
+    ),
     "speed": Protocol(
         "citeulike_loo",
         ("test", "recall@50"),
@@ -189,7 +164,9 @@ PROTOCOLS = {
         {method: {"distill": [method]} for method in ALL},
     ),
 }
-"""By name. ``speed`` tells seconds an epoch alone: six epochs, alone on the device."""
+"""By name. ``small`` asks how much of six teachers a student of width 8 keeps; ``speed`` tells
+seconds an epoch alone: six epochs, alone on the device."""
+
 
 for _name, _folder in (("citeulike", "citeulike_hetcomp_split"), ("yelp", "yelp_ccd")):
     PROTOCOLS[f"table {_name}"] = Protocol(
