@@ -9,6 +9,9 @@ biased as it is.
 
     python benchmarks/online.py --to benchmarks/results/online.json
     python benchmarks/online.py --data yelp --path FOLDER --to benchmarks/results/online_yelp.json
+
+With ``--jobs`` pieces of the work run side by side, with the same results; with ``--runs`` a second
+call goes on where one was cut off.
 """
 
 from __future__ import annotations
@@ -18,215 +21,123 @@ import itertools
 import json
 import statistics
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
-from online_world import (
-    FIRST,
-    LAGS,
-    METRIC,
-    TEACHERS,
-    Measured,
-    World,
-    config,
-    learn,
-    make_world,
-)
-from scipy import stats
-
-from ccdgraph.bench.paired import holm, wilcoxon
-from ccdgraph.calibration import reliability
-from ccdgraph.continual import OnlineConfig
-from ccdgraph.distill.labels import StoreReader
+from online_figures import cell_figures, compare, corrected, cost_figures, curve
+from online_tasks import ALONE, INTO, Cell, Task, Work, halves
+from online_world import FIRST, LAGS, METRIC, TEACHERS, Measured
 
 AHEAD = 1000  # seeds of the streams on which weights are chosen lie above it
 WEIGHTS = (0.005, 0.02, 0.05, 0.1, 0.2)
-YELP = {"blocks": 5, "k": 100, "backbone": "LightGCN", "slope": 1.0, "lift": 0.0, "sweep": []}
-Cell = tuple[str, str, int] | tuple[str, str, int, float]
-INTO = {"direct": "served", "auxiliary": "auxiliary"}
+YELP = {
+    **{"blocks": 5, "k": 100, "backbone": "LightGCN", "teacher": 64, "epochs": 12, "base": 6},
+    **{"patience": 8, "slope": 1.0, "lift": 0.0, "sweep": []},
+}
 
 
-def choose_weights(options: argparse.Namespace, lift: float) -> dict[str, float]:
+def choose_weights(options: argparse.Namespace, work: Work, lift: float) -> dict[str, float]:
     """The weight with the best validation recall, for each kind of student, on other streams."""
-    found: dict[str, dict[float, list[float]]] = {kind: {} for kind in INTO}
-    for seed in range(AHEAD, AHEAD + options.choose):
-        with tempfile.TemporaryDirectory() as folder:
-            world = make_world(options, seed, Path(folder), lift)
-            for kind, weight in itertools.product(INTO, WEIGHTS):
-                settings = student_of(options, world, kind, "updated", 0, weight)
-                found[kind].setdefault(weight, []).append(learn(world, settings).valid)
-    means = {k: {w: statistics.mean(v) for w, v in by.items()} for k, by in found.items()}
+    seeds = range(AHEAD, AHEAD + options.choose)
+    tasks = {
+        (kind, weight): [Task(lift, seed, ((kind, "updated", 0, weight),)) for seed in seeds]
+        for kind, weight in itertools.product(INTO, WEIGHTS)
+    }
+    work.do(list(itertools.chain(*tasks.values())))
+    means: dict[str, dict[float, float]] = {kind: {} for kind in INTO}
+    for (kind, weight), own in tasks.items():
+        values = [measured.valid for task in own for measured in work.found(task).values()]
+        means[kind][weight] = statistics.mean(values)
     return {kind: max(by, key=by.__getitem__) for kind, by in means.items()}
 
 
-def student_of(
-    options: argparse.Namespace, world: World, kind: str, teacher: str, lag: int, weight: float
-) -> OnlineConfig:
-    """Settings of the student of a cell."""
-    return config(
-        options,
-        options.student,
-        labels=str(world.store),
-        into=INTO[kind],
-        freeze=TEACHERS[teacher],
-        lag=lag,
-        weight=weight,
-    )
+def learn_cells(
+    options: argparse.Namespace, work: Work, lift: float, groups: Iterable[Sequence[Cell]]
+) -> dict[Cell, list[Measured]]:
+    """The students of every cell by seed, and one without a teacher; a group is one piece."""
+    every = [(ALONE,), *(tuple(group) for group in groups)]
+    tasks = [Task(lift, seed, group) for group in every for seed in range(options.seeds)]
+    work.do(tasks)
+    found: dict[Cell, list[Measured]] = {}
+    for task in tasks:
+        for cell, measured in work.found(task).items():
+            found.setdefault(cell, []).append(measured)
+    return found
 
 
-def cells() -> Iterator[tuple[str, str, int]]:
-    """Kind of student, teacher and lag."""
-    return itertools.product(INTO, TEACHERS, LAGS)
-
-
-def read_seconds(world: World) -> float:
-    """Seconds in which one student opens, checks and pads its labels of all blocks."""
-    reader, started = StoreReader(world.store), time.perf_counter()
-    for block in world.stream.blocks[1:]:
-        reader(block)
-    return time.perf_counter() - started
-
-
-def cell_figures(own: Sequence[Measured], alone: Sequence[Measured]) -> dict[str, Any]:
-    """Means over seeds, and the gap to no distillation by block."""
-    blocks = own[0].recall
-    gap = {
-        str(b): statistics.mean(
-            float(o.recall[b].mean() - a.recall[b].mean()) for o, a in zip(own, alone, strict=True)
-        )
-        for b in blocks
-    }
-    recall, ece = [float(o.users.mean()) for o in own], [o.table().ece for o in own]
-    return {METRIC: recall, "ece": ece, "gap by block": gap}
-
-
-def compare(first: Sequence[Measured], second: Sequence[Measured]) -> dict[str, float]:
-    """Differences of the first: recall by user of every seed, ECE by seed."""
-    difference = pd.concat(
-        [a.users - b.users for a, b in zip(first, second, strict=True)], ignore_index=True
-    )
-    ece = [[m.table().ece for m in side] for side in (first, second)]
-    return {
-        METRIC: float(difference.mean()),
-        f"p {METRIC}": wilcoxon(difference),
-        "ece": statistics.mean(ece[0]) - statistics.mean(ece[1]),
-        "p ece": float(stats.ttest_rel(*ece).pvalue) if len(first) > 1 else 1.0,
-        "pairs": len(difference),
-    }
-
-
-def corrected(tests: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Holm's correction over the cells, for each quantity."""
-    for name in (f"p {METRIC}", "p ece"):
-        for test, p in zip(tests.values(), holm([t[name] for t in tests.values()]), strict=True):
-            test[f"corrected {name}"] = p
-    return tests
-
-
-def curve(measured: Sequence[Measured]) -> dict[str, list[float]]:
-    """Predicted and observed shares of all seeds together, for a reliability plot."""
-    pairs = [pair for m in measured for pair in m.pairs.values()]
-    table = reliability(*(torch.cat(part) for part in zip(*pairs, strict=True)))
-    filled = table.count > 0
-    return {
-        name: getattr(table, name)[filled].tolist() for name in ("predicted", "observed", "count")
-    }
-
-
-def students(
-    options: argparse.Namespace, lift: float, wanted: Sequence[Cell]
-) -> tuple[dict[Any, list[Measured]], dict[str, Any]]:
-    """Every wanted student on every seed, one without a teacher, and what was chosen and spent.
-
-    A cell without a weight has the chosen one.
-    """
-    weights = choose_weights(options, lift)
-    found: dict[Any, list[Measured]] = {}
-    costs = []
-    for seed in range(options.seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            world = make_world(options, seed, Path(folder), lift)
-            found.setdefault("alone", []).append(learn(world, config(options, options.student)))
-            for cell in wanted:
-                weight = cell[3] if len(cell) == 4 else weights[cell[0]]
-                settings = student_of(options, world, *cell[:3], weight)
-                found.setdefault(cell, []).append(learn(world, settings))
-            costs.append({**world.seconds, "read": read_seconds(world)})
-    return found, {"weights": weights, "seconds": cost_figures(costs)}
-
-
-def experiment(options: argparse.Namespace) -> dict[str, Any]:
+def experiment(options: argparse.Namespace, work: Work) -> dict[str, Any]:
     """Every cell at the full bias, and the newest teacher at the others."""
-    found, about = students(options, options.lift, list(cells()))
-    alone = found.pop("alone")
-    lifts = sorted({*options.sweep, options.lift}) if options.sweep else []
-    names = {cell: "/".join(map(str, cell)) for cell in found}
+    lift = options.lift
+    seeds = [*range(options.seeds), *range(AHEAD, AHEAD + options.choose)]
+    work.do([Task(lift, seed) for seed in seeds])  # all at once: they take longest
+    weights = choose_weights(options, work, lift)
+    groups = (half for kind in INTO for half in halves(kind, weights[kind]))
+    found = learn_cells(options, work, lift, groups)
+    alone = found.pop(ALONE)
+    lifts = sorted({*options.sweep, lift}) if options.sweep else []
+    by = {cell[:3]: own for cell, own in found.items()}
     pairs = {f"{t}/{lag}": (t, lag) for t, lag in itertools.product(TEACHERS, LAGS)}
+    cells = {f"{kind}/{pair}": by[kind, *pairs[pair]] for kind in INTO for pair in pairs}
     return {
-        **about,
+        "weights": weights,
+        "seconds": cost_figures([work.found(Task(lift, seed)) for seed in range(options.seeds)]),
         "no distillation": cell_figures(alone, alone),
-        "cells": {names[cell]: cell_figures(own, alone) for cell, own in found.items()},
+        "cells": {name: cell_figures(own, alone) for name, own in cells.items()},
         "auxiliary - direct": corrected(
             {
-                name: compare(found["auxiliary", *pair], found["direct", *pair])
+                name: compare(by["auxiliary", *pair], by["direct", *pair])
                 for name, pair in pairs.items()
             }
         ),
-        "distilled - alone": corrected({names[c]: compare(own, alone) for c, own in found.items()}),
+        "distilled - alone": corrected({name: compare(own, alone) for name, own in cells.items()}),
         "reliability": {
             "alone": curve(alone),
-            **{kind: curve(found[kind, "updated", 0]) for kind in INTO},
+            **{kind: curve(by[kind, "updated", 0]) for kind in INTO},
         },
-        "sweep": {str(lift): swept(options, lift) for lift in lifts},
+        "sweep": {str(lift): swept(options, work, lift) for lift in lifts},
     }
 
 
-def swept(options: argparse.Namespace, lift: float) -> dict[str, Any]:
+def swept(options: argparse.Namespace, work: Work, lift: float) -> dict[str, Any]:
     """Students of the newest teacher at another bias, with the chosen weights and with each."""
-    newest = [(kind, "updated", 0) for kind in INTO]
-    each = [(*cell, weight) for weight in WEIGHTS for cell in newest]
-    found, about = students(options, lift, [*newest, *each])
-    alone = found.pop("alone")
+    weights = choose_weights(options, work, lift)
+    each = [((kind, "updated", 0, weight),) for weight in WEIGHTS for kind in INTO]
+    found = learn_cells(options, work, lift, each)
+    alone = found.pop(ALONE)
+    newest = {kind: found[kind, "updated", 0, weights[kind]] for kind in INTO}
+    by = {w: [found[kind, "updated", 0, w] for kind in ("auxiliary", "direct")] for w in WEIGHTS}
     return {
-        "weights": about["weights"],
+        "weights": weights,
         "no distillation": cell_figures(alone, alone),
-        **{cell[0]: cell_figures(found[cell], alone) for cell in newest},
-        "auxiliary - direct": compare(*(found[cell] for cell in reversed(newest))),
+        **{kind: cell_figures(own, alone) for kind, own in newest.items()},
+        "auxiliary - direct": compare(newest["auxiliary"], newest["direct"]),
         "auxiliary - direct by weight": corrected(
-            {
-                str(weight): compare(*(found[(*cell, weight)] for cell in reversed(newest)))
-                for weight in WEIGHTS
-            }
+            {str(weight): compare(*sides) for weight, sides in by.items()}
         ),
     }
 
 
-def cost_figures(costs: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Mean seconds of a teacher, and what four students cost as a multiple of one's."""
-    mean = {name: statistics.mean(cost[name] for cost in costs) for name in costs[0]}
-    four, one = (mean["label"] + n * mean["read"] for n in (4, 1))
-    return {**mean, "four students / one student": four / one}
-
-
-def main() -> None:
-    """Run, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    numbers = {
+def numbers() -> dict[str, float]:
+    """Options with a number, and their defaults."""
+    return {
         **{"seeds": 5, "choose": 2, "users": 800, "items": 500, "rows": 40_000, "blocks": 7},
-        **{"teacher": 32, "student": 8, "k": 50, "epochs": 8},
-        **{"drift": 0.3, "slope": 1.5, "lift": 4.0},
+        **{"teacher": 32, "student": 8, "k": 50, "epochs": 8, "base": 3, "patience": 0},
+        **{"drift": 0.3, "slope": 1.5, "lift": 4.0, "jobs": 1},
     }
-    for name, value in numbers.items():
+
+
+def read_options() -> argparse.Namespace:
+    """The command line; Yelp has defaults of its own."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name, value in numbers().items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     parser.add_argument("--sweep", type=float, nargs="*", default=[0.0, 2.0, 8.0])
     parser.add_argument("--backbone", default="MF")
     parser.add_argument("--data", choices=("planted", "yelp"), default="planted")
     parser.add_argument("--path", type=Path, help="folder with the blocks of Yelp")
     parser.add_argument("--device", default="auto", help="cpu or cuda; by default what there is")
+    parser.add_argument("--runs", type=Path, help="folder of what is done, to go on from")
     parser.add_argument("--to", type=Path, help="JSON file to write")
     if parser.parse_known_args()[0].data == "yelp":
         parser.set_defaults(**YELP)
@@ -235,8 +146,19 @@ def main() -> None:
         parser.error("'--data yelp' and '--path' go together; name the folder of its blocks")
     if options.blocks < FIRST:
         parser.error(f"'--blocks' is {options.blocks}; expected at least {FIRST}")
-    about = {**vars(options), "to": None, "path": options.path and options.path.name}
-    result = {"about": about, **experiment(options)}
+    return options
+
+
+def main() -> None:
+    """Run what is missing, print, write."""
+    options = read_options()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Work(options, options.runs or Path(folder)) as work,
+    ):
+        found = experiment(options, work)
+    about = vars(options) | {"to": None, "runs": None, "path": options.path and options.path.name}
+    result = {"about": about, **found}
     for name, cell in {"no distillation": result["no distillation"], **result["cells"]}.items():
         recall, ece = (statistics.mean(cell[key]) for key in (METRIC, "ece"))
         print(f"{name:<24}{METRIC} {recall:.4f}  ECE {ece:.4f}")

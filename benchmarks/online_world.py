@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,11 @@ from ccdgraph.calibration import Reliability, labelled_pairs, predicted, reliabi
 from ccdgraph.config import rng
 from ccdgraph.continual import Online, OnlineConfig
 from ccdgraph.continual.config import BaseConfig
-from ccdgraph.data import Stream, read_presplit, synthetic_stream
+from ccdgraph.data import Block, Stream, read_presplit, synthetic_stream
 from ccdgraph.distill.labels import LabelWriter, label_block, teacher_before, version_after
 from ccdgraph.evaluate import evaluate, seen_items
 from ccdgraph.nn import BackboneConfig, Embeddings
+from ccdgraph.ranking import Scorer
 from ccdgraph.run.learner import pick_device
 from ccdgraph.train import FitConfig
 
@@ -56,8 +60,8 @@ class World:
 
 def config(options: argparse.Namespace, dim: int, **more: Any) -> OnlineConfig:
     """Settings of a teacher or a student."""
-    fit = FitConfig(epochs=options.epochs, lr=1e-2)
-    base = BaseConfig(1024, NEGATIVES, replace(fit, epochs=3 * options.epochs))
+    fit = FitConfig(epochs=options.epochs, lr=1e-2, patience=options.patience)
+    base = BaseConfig(1024, NEGATIVES, replace(fit, epochs=options.base * options.epochs))
     model = BackboneConfig(options.backbone, dim)
     shared = {"batch_size": 1024, "negatives": NEGATIVES, "fit": fit, "hard": "bce"}
     return OnlineConfig(model, base, **shared, soft="pointwise", **more)
@@ -79,19 +83,32 @@ def stream_of(options: argparse.Namespace, seed: int) -> Stream:
 
 
 def make_world(options: argparse.Namespace, seed: int, folder: Path, lift: float) -> World:
-    """The stream, and labels of every age that some student asks for."""
-    stream = stream_of(options, seed)
+    """The stream, and labels of every age that some student asks for; taken up when made before."""
+    stream, made = stream_of(options, seed), folder / "world.pt"
+    if not made.exists():
+        shutil.rmtree(folder / "labels", ignore_errors=True)  # what a process that ended left
+        seconds = label_stream(options, stream, seed, folder / "labels", lift)
+        student = Online(config(options, options.student), seed=seed)
+        student.update(stream[0])
+        base = {name: value.cpu() for name, value in student.state().items()}
+        write_whole(made, {"seconds": seconds, "base": base})
+    kept = torch.load(made, weights_only=False)
+    return World(stream, seed, folder / "labels", kept["seconds"], kept["base"])
+
+
+def label_stream(
+    options: argparse.Namespace, stream: Stream, seed: int, store: Path, lift: float
+) -> dict[str, float]:
+    """Let a biased teacher label the stream; the seconds it took."""
     wanted = {
         (teacher_before(block, lag=lag, freeze=freeze), block)
         for block in range(1, len(stream))
         for lag in LAGS
         for freeze in TEACHERS.values()
     }
-    teacher, seconds = (
-        Online(config(options, options.teacher), seed=seed),
-        {"train": 0.0, "label": 0.0},
-    )
-    with LabelWriter(folder, {}) as writer:
+    teacher = Online(config(options, options.teacher), seed=seed)
+    seconds = {"train": 0.0, "label": 0.0}
+    with LabelWriter(store, {}) as writer:
         for block in stream.blocks[:-1]:
             started = time.perf_counter()
             scorer = Biased(teacher.update(block), seed, options.slope, lift)
@@ -105,45 +122,103 @@ def make_world(options: argparse.Namespace, seed: int, folder: Path, lift: float
                 writer.write(labels, **sizes)
                 if later == block.index + 1:  # what one student of the newest teacher needs
                     seconds["label"] += time.perf_counter() - started
-    student = Online(config(options, options.student), seed=seed)
-    student.update(stream[0])
-    return World(stream, seed, folder, seconds, student.state())
+    return seconds
+
+
+def write_whole(path: Path, value: Any) -> None:
+    """A file that is there only when it is complete."""
+    half = path.with_suffix(".half")
+    torch.save(value, half)
+    os.replace(half, path)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A student, block by block: recall of users, and predictions against outcomes."""
+    """A student, block by block: users and their recall; predictions, outcomes, users of pairs."""
 
-    recall: dict[int, pd.Series]
-    pairs: dict[int, tuple[Tensor, Tensor]]
+    recall: dict[int, tuple[Tensor, Tensor]]
+    pairs: dict[int, tuple[Tensor, Tensor, Tensor]]
     valid: float
 
     @property
     def users(self) -> pd.Series:
         """Mean recall of every user over the measured blocks."""
-        return pd.concat(self.recall.values()).groupby(level=0).mean()
+        user, value = (torch.cat(part).numpy() for part in zip(*self.recall.values(), strict=True))
+        return pd.Series(value, user).groupby(level=0).mean()
 
     def table(self) -> Reliability:
         """Reliability over all measured blocks."""
-        probability, label = (torch.cat(part) for part in zip(*self.pairs.values(), strict=True))
-        return reliability(probability, label)
+        return reliability(*self.predictions()[:2])
+
+    def predictions(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Predictions, outcomes and users of the pairs of all measured blocks."""
+        probability, label, user = zip(*self.pairs.values(), strict=True)
+        return torch.cat(probability), torch.cat(label), torch.cat(user)
+
+
+class Exam:
+    """What every student is asked after a block: the same pairs, the same masks."""
+
+    def __init__(self, world: World, block: Block) -> None:
+        place = {"tested": block.index, "learnt": block.index}
+        self.block, self.seen = block, seen_items(world.stream, **place)
+        self.known = seen_items(world.stream, **place, split="valid")
+        draw = rng(world.seed, "pairs", block.index, device=block.test.user.device)
+        self.held = labelled_pairs(block.test, self.seen, negatives=NEGATIVES, generator=draw)
+        self.answers = self.held.label.cpu(), self.held.user.int().cpu()
+
+    def __call__(self, out: Scorer) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], float]:
+        """Users and their recall, pairs, and mean validation recall."""
+        found = evaluate(out, self.block.test, self.seen, ks=(20,)).to_frame()
+        recall = tuple(torch.tensor(found[name].to_numpy()) for name in ("user", METRIC))
+        valid = evaluate(out, self.block.valid, self.known, ks=(20,)).mean()[METRIC]
+        pairs = (predicted(out, self.held).cpu(), *self.answers)
+        return recall, pairs, valid
 
 
 def learn(world: World, settings: OnlineConfig, first: int = FIRST) -> Measured:
     """A student of the stream, measured right after each block; the base has no labels."""
-    student, recall, pairs, valid = Online(settings, seed=world.seed), {}, {}, []
-    student.restore(world.base, world.stream.blocks[:1])
-    for block in world.stream.blocks[1:]:
-        out = student.update(block)
-        if block.index < first:
-            continue
-        place = {"tested": block.index, "learnt": block.index}
-        seen = seen_items(world.stream, **place)
-        found = evaluate(out, block.test, seen, ks=(20,)).to_frame().set_index("user")[METRIC]
-        recall[block.index] = found
-        draw = rng(world.seed, "pairs", block.index, device=block.test.user.device)
-        held = labelled_pairs(block.test, seen, negatives=NEGATIVES, generator=draw)
-        pairs[block.index] = (predicted(out, held).cpu(), held.label.cpu())
-        known = seen_items(world.stream, **place, split="valid")
-        valid.append(evaluate(out, block.valid, known, ks=(20,)).mean()[METRIC])
-    return Measured(recall, pairs, statistics.mean(valid))
+    return learn_all(world, [settings], first)[0]
+
+
+def learn_all(world: World, wanted: Sequence[OnlineConfig], first: int = FIRST) -> list[Measured]:
+    """Students that differ in their weight and in the age and place of labels.
+
+    Students are the same for as long as they read the same labels, and learnt once till then.
+    """
+    blocks = world.stream.blocks
+    exams = {block.index: Exam(world, block) for block in blocks[first:]}
+    done: dict[Any, tuple[Any, dict[str, Tensor]]] = {}
+    for settings in wanted:
+        student, state = None, world.base
+        for block in blocks[1:]:
+            path = history(settings, block.index)
+            if path not in done:
+                if student is None:
+                    student = Online(settings, seed=world.seed)
+                    student.restore(state, blocks[: block.index])
+                out, exam = student.update(block), exams.get(block.index)
+                done[path] = (None if exam is None else exam(out), student.state())
+            state = done[path][1]
+    return [
+        measured({index: done[history(settings, index)][0] for index in exams})
+        for settings in wanted
+    ]
+
+
+def history(settings: OnlineConfig, block: int) -> tuple[Any, ...]:
+    """What a student has read up to a block, which makes it what it is."""
+    if settings.labels is None:
+        return (block,)
+    read = (
+        teacher_before(index, lag=settings.lag, freeze=settings.freeze)
+        for index in range(1, block + 1)
+    )
+    return (settings.into, settings.weight, *read)
+
+
+def measured(found: dict[int, Any]) -> Measured:
+    """The answers of a student by block."""
+    recall, pairs, valid = zip(*found.values(), strict=True)
+    by_block = (dict(zip(found, values, strict=True)) for values in (recall, pairs))
+    return Measured(*by_block, statistics.mean(valid))

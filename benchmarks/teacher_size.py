@@ -16,23 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from online import choose_weights, student_of
-from online_world import METRIC, Measured, config, learn, make_world
+from online import choose_weights, learn_cells
+from online_tasks import ALONE, Work
+from online_world import METRIC, Measured
 
 from ccdgraph.bench.paired import holm, wilcoxon
 
 
 def students(options: argparse.Namespace) -> tuple[list[Measured], list[Measured], float]:
     """Students with and without the teacher of ``options``, by seed, and the chosen weight."""
-    weight = choose_weights(options, 0.0)["direct"]
-    taught, alone = [], []
-    for seed in range(options.seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            world = make_world(options, seed, Path(folder), 0.0)
-            alone.append(learn(world, config(options, options.student)))
-            settings = student_of(options, world, "direct", "updated", 0, weight)
-            taught.append(learn(world, settings))
-    return taught, alone, weight
+    newest = ("direct", "updated", 0)
+    with tempfile.TemporaryDirectory() as folder, Work(options, Path(folder)) as work:
+        weight = choose_weights(options, work, 0.0)["direct"]
+        cell = (*newest, weight)
+        found = learn_cells(options, work, 0.0, [(cell,)])
+        return found[cell], found[ALONE], weight
 
 
 def experiment(options: argparse.Namespace) -> dict[str, Any]:
@@ -67,6 +65,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, help="JSON file to write")
     options = parser.parse_args()
     options.backbone, options.data, options.device = "MF", "planted", "cpu"
+    options.base, options.patience, options.jobs = 3, 0, 1
     about = {name: value for name, value in vars(options).items() if name != "to"}
     result = {"about": about, **experiment(options)}
     for name, cell in result[METRIC].items():

@@ -46,6 +46,21 @@ def test_script_runs_and_its_table_is_made(name, tmp_path):
     assert table.startswith("| ") and "nan" not in table
 
 
+def test_pieces_side_by_side_and_taken_up_find_the_same(tmp_path):
+    """Fails where a draw depends on who ran before it; what is done is not done again."""
+    words = [ROOT / "benchmarks" / "online.py", *SCRIPTS["online.py"], *SMALL]
+    found = []
+    for place, jobs in (("one", 1), ("three", 3), ("three", 1)):
+        told = run(*words, "--jobs", jobs, "--runs", tmp_path / place, "--to", tmp_path / "a.json")
+        found.append(json.loads((tmp_path / "a.json").read_text()))
+        del found[-1]["about"], found[-1]["seconds"]
+    assert found[0] == found[1] == found[2]
+    assert " s 1/" not in told
+    words += ["--k", "6", "--runs", tmp_path / "one"]
+    failed = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
+    assert "work of other options" in failed.stderr
+
+
 def test_the_table_of_yelp_is_one_command(tmp_path):
     """On a folder of such blocks; nothing is added to the scores of the teacher."""
     for block in synthetic_stream(60, 40, 900, num_blocks=5):
