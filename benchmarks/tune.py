@@ -15,6 +15,7 @@ what is missing, and what ``--limit`` seconds left out is left out of every stra
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import multiprocessing
 import shlex
@@ -32,44 +33,50 @@ from typing import Any
 import torch
 from tuning_spaces import settings, targets, written
 
-from ccdgraph.bench import StrategyEntry, SuiteConfig, cells, load_suite
+from ccdgraph import checkpoint
+from ccdgraph.bench import Cell, StrategyEntry, SuiteConfig, cells, load_suite
+from ccdgraph.bench.cell import perform, tasks
 from ccdgraph.bench.suite import Learner, overlay
 from ccdgraph.checkpoint import atomic_write_text
 from ccdgraph.config import to_toml
 from ccdgraph.continual import CCD
 from ccdgraph.data import Stream
 from ccdgraph.evaluate import AccuracyMatrix, evaluate_block
-from ccdgraph.nn import Backbone
-from ccdgraph.run import RunConfig
+from ccdgraph.run import folder as files
 from ccdgraph.run.folder import hardware, versions
 from ccdgraph.run.learner import build, pick_device
 from ccdgraph.run.source import open_stream
 
 
-def resolved(suite: SuiteConfig, learner: Learner, over: dict[str, Any], seed: int) -> RunConfig:
-    """The run of a strategy with other settings, on the first stream of the suite."""
-    entry = StrategyEntry(
-        learner.strategy, overlay(learner.settings, over), {}, learner.backbone_key
-    )
+def resolved(suite: SuiteConfig, learner: Learner, over: dict[str, Any], seed: int) -> Cell:
+    """The cell of a strategy with other settings, on the first stream of the suite."""
+    settings = overlay(learner.settings, over)
+    entry = StrategyEntry(learner.strategy, settings, {}, learner.backbone_key)
     one = replace(suite, strategies={learner.name: entry}, seeds=(seed,), reference=None)
-    return cells(one)[0].config
+    return cells(one)[0]
 
 
-Teachers = dict[str, list[Backbone]]
+def taught(learner: CCD, cell: Cell, stream: Stream, folder: Path) -> None:
+    """Give ``learner`` base teachers, which the first trial that needs them trains for all."""
+    task = tasks([cell], folder)[0]
+    task.folder.mkdir(parents=True, exist_ok=True)
+    with (task.folder.parent / f"{task.folder.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not (task.done or perform(task)):
+            raise SystemExit(f"the base teachers failed; see '{task.error}'")
+    learner.restore(checkpoint.load(task.folder / files.TEACHERS)[0], stream.blocks[:1])
 
 
-def validated(config: RunConfig, stream: Stream, teachers: Teachers) -> dict[str, float]:
-    """LA, RA and H of what is served on validation rows; base teachers are trained once a seed."""
-    learner, known = build(config.strategy, config.learner, config.seed), ""
+def validated(cell: Cell, stream: Stream, folder: Path) -> dict[str, float]:
+    """LA, RA and H of what is served on validation rows; base teachers lie in ``folder``."""
+    config = cell.config
+    learner = build(config.strategy, config.learner, config.seed)
     if isinstance(learner, CCD):
-        known = json.dumps([config.seed, repr(learner.config.teachers), repr(learner.config.base)])
-        learner.teachers = list(teachers.get(known, []))
+        taught(learner, cell, stream, folder)
     matrix, within = AccuracyMatrix.empty(len(stream)), stream.protocol == "within"
     last = max(block.index for block in stream if len(block.valid))
     for block in stream.blocks[: last + 1]:
         scorer = learner.update(block)
-        if isinstance(learner, CCD) and block.index == 0:
-            teachers[known] = list(learner.teachers)
         tested = range(block.index + 1) if within and block.index == last else [block.index]
         for j in tested:
             found = evaluate_block(
@@ -114,7 +121,7 @@ def planned(suite: SuiteConfig, folder: Path, trials: int) -> list[Trial]:
     return sorted(found, key=lambda t: (t.place, t.learner.strategy not in ("CCD", "FullBatch")))
 
 
-_HERE: dict[str, Any] = {}  # of a worker process: the suite, its stream, base teachers
+_HERE: dict[str, Any] = {}  # of a worker process: the suite and its stream
 
 
 def enter(suite: SuiteConfig, number: Any) -> None:
@@ -126,7 +133,7 @@ def enter(suite: SuiteConfig, number: Any) -> None:
             torch.cuda.set_device(number.value % torch.cuda.device_count())
             number.value += 1
     data = cells(suite)[0].config.data
-    _HERE.update(suite=suite, stream=open_stream(data).to(pick_device(suite.device)), teachers={})
+    _HERE.update(suite=suite, stream=open_stream(data).to(pick_device(suite.device)))
 
 
 def run(trial: Trial, seeds: Sequence[int]) -> str:
@@ -134,8 +141,8 @@ def run(trial: Trial, seeds: Sequence[int]) -> str:
     started, suite, values = time.perf_counter(), _HERE["suite"], []
     try:
         for seed in seeds:
-            config = resolved(suite, trial.learner, trial.over, seed)
-            values.append(validated(config, _HERE["stream"], _HERE["teachers"]))
+            cell = resolved(suite, trial.learner, trial.over, seed)
+            values.append(validated(cell, _HERE["stream"], trial.path.parent))
         means = {key: statistics.fmean(v[key] for v in values) for key in values[0]}
     except FloatingPointError as error:  # it diverged: one trial of the budget
         means = {"diverged": str(error)}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ccdgraph.bench import SuiteConfig, cells, load_suite
+from ccdgraph.bench import StrategyEntry, SuiteConfig, cells, load_suite
 from ccdgraph.config import from_dict, to_toml
 from ccdgraph.continual.replay import memorise
 from ccdgraph.data import Interactions, UserItems
@@ -165,9 +165,28 @@ def test_tuning_reads_no_test_row(tmp_path):
     first, second, third = stream.blocks
     poisoned = [replace(b, test=replace(b.test, item=b.test.item.flip(0))) for b in (first, second)]
     changed = replace(stream, blocks=(*poisoned, replace(third, test=third.test[:0])))
-    config = tune.resolved(suite, tune.targets(suite)["FineTune"], {}, 100)
-    config = replace(config, evaluate=replace(config.evaluate, mask="block"))
-    assert tune.validated(config, stream, {}) == tune.validated(config, changed, {})
+    cell = tune.resolved(suite, tune.targets(suite)["FineTune"], {}, 100)
+    config = replace(cell.config, evaluate=replace(cell.config.evaluate, mask="block"))
+    cell = replace(cell, config=config)
+    assert tune.validated(cell, stream, tmp_path) == tune.validated(cell, changed, tmp_path)
+
+
+def test_trials_of_ccd_share_their_base_teachers(tmp_path):
+    tune, suite = script("tune"), load_suite(small(tmp_path))
+    ccd = {"student": {"dim": 4}, "teachers": [{"dim": 4}], "base": SHORT, "update": SHORT}
+    ccd |= {"generation": SHORT, "teacher": SHORT}
+    suite = replace(suite, strategies={"CCD": StrategyEntry(None, ccd)})
+    stream = open_stream(suite.data["tiny"])
+    cell = tune.resolved(suite, tune.targets(suite)["CCD"], {}, 100)
+    first = tune.validated(cell, stream, tmp_path)
+    [teachers] = (path for path in (tmp_path / "teachers").iterdir() if path.is_dir())
+    before = {path: path.stat().st_mtime_ns for path in teachers.rglob("*") if path.is_file()}
+    assert tune.validated(cell, stream, tmp_path) == first
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    other = tune.validated(
+        tune.resolved(suite, tune.targets(suite)["CCD"], {}, 101), stream, tmp_path
+    )
+    assert other != first
 
 
 def test_a_variant_on_the_blocks_own_graph_is_tuned_by_itself(tmp_path):
