@@ -176,21 +176,24 @@ def quality(trial: dict[str, Any]) -> float:
 
 
 def chosen(trials: Sequence[Trial]) -> dict[str, Any]:
-    """The best trial of every strategy among as many for each, beside the suite's own settings."""
+    """The best trial of every strategy among as many for each, beside the suite's own settings.
+
+    As many means: on the same graph. A space that is smaller than the budget is gone through.
+    """
     ran: dict[str, list[dict[str, Any]]] = {}
     whole = Counter(trial.learner.name for trial in trials)
     for trial in sorted(trials, key=lambda trial: trial.place):
         outcome = trial.outcome()
         if outcome is not None and trial.place == len(ran.setdefault(trial.learner.name, [])):
             ran[trial.learner.name].append(outcome)
-    # A space that is smaller than the budget is no reason to cut that of the others.
-    short = [len(ran.get(name, [])) for name in whole if len(ran.get(name, [])) < whole[name]]
-    budget = min(short, default=max(whole.values()))
-    if budget == 0:
-        raise SystemExit("a strategy has no trial yet; run them first")
+    short = {name: len(ran.get(name, [])) for name in whole if len(ran.get(name, [])) < whole[name]}
     found = {}
-    for name, all_of_it in ran.items():
-        tried = all_of_it[:budget]
+    for name in whole:
+        graph = name.partition("/")[2]
+        budget = min((n for k, n in short.items() if k.partition("/")[2] == graph), default=None)
+        tried = ran.get(name, [])[:budget]
+        if not tried:
+            raise SystemExit(f"'{name}' or another strategy has no trial yet; run them first")
         best = max(tried, key=quality)
         found[name] = {
             "trials": len(tried),

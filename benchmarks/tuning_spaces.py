@@ -41,18 +41,20 @@ OWN: dict[str, Space] = {
         "similar_items": [0.0, 0.2, 1.0],
     },
     "CCD": {
-        "generation.fit.lr": [5e-3, 1e-2, 2e-2],
-        "generation.start": ["fresh", "previous"],
-        "generation.weight_user": [0.01, 0.03, 0.1],
-        **{f"update.{key}": values for key, values in STEPS.items()},
+        "generation.weight_user": [0.01, 0.03],
+        "update.fit.epochs": [10, 20, 40],
+        "update.batch_size": [256, 512],
         "update.replay": [[{"weight": weight}] for weight in (0.0, 0.05, 0.5)],
-        **{f"teacher.{key}": values for key, values in STEPS.items()},
+        "teacher.fit.epochs": [10, 20],
+        "teacher.batch_size": [256, 512],
         "teacher.distill_weight": [0.0, 0.01],
         "teacher.replay": [[{"weight": weight, "anneal": 5.0}] for weight in (0.0, 0.05, 0.5)],
     },
 }
+# Small blocks have few steps: this is what every strategy tries before anything is drawn.
+LONGER = {"fit": {"lr": 3e-3, "epochs": 20}, "batch_size": 256}
 # Trained from nothing at every block, by the settings of the base block.
-FRESH: Space = {"base.fit.lr": [2e-3, 5e-3, 1e-2, 2e-2], "base.batch_size": [256, 1024, 2048]}
+FRESH: Space = {"base.fit.lr": [2e-3, 5e-3, 1e-2, 2e-2], "base.batch_size": [256, 1024, 2048, 8192]}
 
 
 def targets(suite: SuiteConfig) -> dict[str, Learner]:
@@ -74,12 +76,13 @@ def space(learner: Learner) -> Space:
 
 
 def settings(learner: Learner, trials: int) -> list[dict[str, Any]]:
-    """What each trial lays over the settings: nothing, then distinct random values.
+    """What each trial lays over the settings: nothing, longer training, distinct random values.
 
     A space that is smaller than the budget is gone through once.
     """
-    found, tried = [dict[str, Any]()], [dict(learner.settings)]
     options, draw = space(learner), rng("tune", learner.name)
+    found = [dict[str, Any](), *longer(learner)][:trials]
+    tried = [overlay(learner.settings, over) for over in found]
     for _ in range(100 * trials):
         if len(found) == trials:
             break
@@ -91,6 +94,13 @@ def settings(learner: Learner, trials: int) -> list[dict[str, Any]]:
             found.append(chosen)
             tried.append(whole)
     return found
+
+
+def longer(learner: Learner) -> list[dict[str, Any]]:
+    """The setting that every strategy tries which learns the rows of a block by steps."""
+    if learner.strategy == "CCD":
+        return [{"update": LONGER, "teacher": LONGER}]
+    return [LONGER] if STEPS.keys() <= space(learner).keys() else []
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
