@@ -16,7 +16,7 @@ LAYERS = [
     {"data"},
     {"nn"},
     {"sampling", "ranking", "metrics", "losses"},
-    {"evaluate", "objective", "calibration"},
+    {"evaluate", "validation", "objective", "calibration"},
     {"train", "checkpoint"},
     {"distill"},
     {"continual"},
