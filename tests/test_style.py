@@ -16,7 +16,7 @@ LAYERS = [
     {"data"},
     {"nn"},
     {"sampling", "ranking", "metrics", "losses"},
-    {"evaluate", "validation", "objective", "calibration"},
+    {"evaluate", "validation", "recommender", "objective", "calibration"},
     {"train", "checkpoint"},
     {"distill"},
     {"continual"},
