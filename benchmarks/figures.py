@@ -72,11 +72,11 @@ def served(found: dict[str, Any]) -> list[list[str]]:
     """Scores and top 20 of a student and of five teachers, and a full evaluation."""
     lines = [["", "student, ms", "five teachers, ms", "times faster"]]
     if (part := found.get("serving")) is not None:
-        for batch, student, ensemble in zip(
-            part["batch"], part["student"], part["ensemble"], strict=True
-        ):
-            figures = [f"{1e3 * student:.2f}", f"{1e3 * ensemble:.1f}", f"{ensemble / student:.0f}"]
-            lines.append([f"{batch:,} users", *figures])
+        for how in ("", ", recorded"):
+            both = (part.get(f"{name}{how}", []) for name in ("student", "ensemble"))
+            for batch, student, ensemble in zip(part["batch"], *both, strict=False):
+                figures = [f"{1e3 * student:.2f}", f"{1e3 * ensemble:.1f}"]
+                lines.append([f"{batch:,} users{how}", *figures, f"{ensemble / student:.0f}"])
     return lines
 
 

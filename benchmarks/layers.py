@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ccdgraph.data.sparse import SWITCH
 DIM = 64
 
 
+@lru_cache(maxsize=3)
 def graph_of(sizes: tuple[int, int, int], device: torch.device) -> BipartiteGraph:
     """A skewed graph, its CSR and normalisation made."""
     rows = skewed_interactions(*sizes)

@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from before_after import before_after
+from before_after import before_after, other_lists
 from clock import Clock
 from layers import DIM, edges, graph_of, propagation
 from sampled_steps import sampled_steps
 from speed_table import table
+from torch import Tensor
+from training_steps import YELP, training_steps
 
 from ccdgraph.data import skewed_interactions
 from ccdgraph.data.graph import BipartiteGraph
@@ -35,6 +37,7 @@ from ccdgraph.distill.teacher import Ensemble
 from ccdgraph.evaluate import evaluate
 from ccdgraph.nn import Embeddings
 from ccdgraph.ranking import recommend_lists
+from ccdgraph.recommender import Recommender
 from ccdgraph.run.folder import hardware, versions
 
 GOWALLA = (29_858, 40_981, 810_128)
@@ -64,15 +67,37 @@ def serving(graph: BipartiteGraph, clock: Clock) -> dict[str, Any]:
         tables = (torch.randn(n, dim, generator=draw) for n in sizes)
         return Embeddings(*tables).to(graph.device)
 
-    student, ensemble = served(8), Ensemble([served(128) for _ in range(5)])
-    found: dict[str, Any] = {"batch": [1, 1024], "student": [], "ensemble": []}
-    seen = graph.user_items
+    scorers = {"student": served(8), "ensemble": Ensemble([served(128) for _ in range(5)])}
+    found: dict[str, Any] = {"batch": [1, 1024]}
     for size in found["batch"]:
         user = torch.arange(size, device=graph.device)
-        runs = (lambda s=s, u=user: recommend_lists(s, u, 20, seen) for s in (student, ensemble))
-        for name, seconds in zip(("student", "ensemble"), clock.by_turns(*runs), strict=True):
-            found[name].append(seconds)
+        runs: dict[str, Callable[[], Any]] = {
+            name: lambda s=s, u=user: recommend_lists(s, u, 20, graph.user_items)
+            for name, s in scorers.items()
+        }
+        if graph.device.type == "cuda":
+            runs |= recorded(scorers, graph, user, found.setdefault("share of other lists", {}))
+        for name, seconds in zip(runs, clock.by_turns(*runs.values()), strict=True):
+            found.setdefault(name, []).append(seconds)
     return found
+
+
+def recorded(
+    scorers: dict[str, Any], graph: BipartiteGraph, user: Tensor, other: dict[str, float]
+) -> dict[str, Callable[[], Any]]:
+    """Requests from the CPU that are replayed whole, and in ``other`` how their lists differ."""
+    runs: dict[str, Callable[[], Any]] = {}
+    request = user.cpu()
+    for name, scorer in scorers.items():
+        recommender = Recommender(
+            scorer, graph.user_items, k=20, batch_size=len(user), device=graph.device
+        )
+        if recommender.graph is None:
+            raise RuntimeError(f"the {name} was not recorded, so there is nothing to measure")
+        expected = recommend_lists(scorer, user, 20, graph.user_items)[1].cpu()
+        other[f"{name}, batch {len(user)}"] = other_lists(expected, recommender(request)[1])
+        runs[f"{name}, recorded"] = lambda r=recommender: r(request)
+    return runs
 
 
 def ratios(found: dict[str, Any]) -> dict[str, float]:
@@ -98,6 +123,7 @@ PARTS: dict[str, tuple[tuple[int, int, int], Callable[[BipartiteGraph, Clock], A
     "steps, 100k": (LARGE, sampled_steps),
     "serving": (GOWALLA, serving),
     "evaluation": (GOWALLA, evaluation),
+    "recorded steps, Yelp": (YELP, training_steps),
     "before and after": (GOWALLA, before_after),
     "edges": (GOWALLA, edges),
 }

@@ -53,7 +53,8 @@ class Evaluation:
 
     def mean(self) -> dict[str, float]:
         """Mean over users by metric; NaN when there are none."""
-        return {name: float(value.mean()) for name, value in self.metrics.items()}
+        means = torch.stack([value.mean() for value in self.metrics.values()])  # read at once
+        return dict(zip(self.metrics, means.tolist(), strict=True))
 
     def where(self, mask: Tensor) -> Evaluation:
         """The users that a mask ``[n]`` selects."""

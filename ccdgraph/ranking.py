@@ -154,7 +154,7 @@ def _check_request(scorer: Scorer, user: Tensor, k: int, seen: UserItems | None)
     """Refuse lists that the scorer or the mask cannot give."""
     if not 1 <= k <= scorer.num_items:
         raise ValueError(f"'k' is {k}, expected 1 to {scorer.num_items}, the size of the catalogue")
-    low, high = (int(user.min()), int(user.max())) if len(user) else (0, -1)
+    low, high = torch.stack(user.aminmax()).tolist() if len(user) else (0, -1)
     if low < 0 or high >= scorer.num_users:
         raise ValueError(
             f"'user' holds ids {low} to {high}, the scorer knows 0 to {scorer.num_users - 1}; "

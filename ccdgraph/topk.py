@@ -85,3 +85,42 @@ def _by_groups(scores: Tensor, k: int, width: int) -> tuple[Tensor, Tensor]:
     group = near.gather(1, (place // width).clamp(max=k - 1))
     index = torch.where(place < k * width, group * width + place % width, place - k * width + cut)
     return values, index
+
+
+def keyed_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """:func:`topk` of float32 ``scores`` without a wait for the device, so it can be recorded.
+
+    Score and id make one integer, in which no two entries of a row are equal. Large rows go by
+    groups of neighbouring columns as there: an entry of the list lies in one of the ``k`` groups
+    with the best maxima, of equal ones the first, since every better group holds a better entry.
+
+    >>> keyed_topk(torch.tensor([[1.0, 3.0, 3.0, 1.0]]), 3)[1].tolist()
+    [[1, 2, 0]]
+    """
+    column = torch.arange(scores.size(1), device=scores.device).expand(scores.shape)
+    ratio = scores.size(1) / k
+    if ratio >= 64:
+        width = 2 ** round(math.log2(ratio) / 2)
+        cut = scores.size(1) // width * width
+        best = scores[:, :cut].unflatten(1, (-1, width)).amax(2)
+        group = torch.arange(best.size(1), device=scores.device).expand(best.shape)
+        near = _keys(best, group).topk(k, dim=1, sorted=False).values
+        first = (_ids(near) * width).unsqueeze(2)
+        inside = (first + column[0, :width]).flatten(1)
+        column = torch.cat([inside, column[:, cut:]], dim=1)
+        scores = torch.cat([scores.gather(1, inside), scores[:, cut:]], dim=1)
+    place = _keys(scores, column).topk(k, dim=1)
+    values = scores.gather(1, place.indices)
+    return values, column.gather(1, place.indices)
+
+
+def _keys(scores: Tensor, index: Tensor) -> Tensor:
+    """Integers in the order (score, then the smaller index); NaN is the largest score."""
+    # Negative floats fall as their bits grow. The sum makes one zero of the two.
+    bits = torch.where(scores.isnan(), float("nan"), scores + 0.0).view(torch.int32)
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    return (ordered.long() << 32) + (0xFFFFFFFF - index)
+
+
+def _ids(key: Tensor) -> Tensor:
+    return 0xFFFFFFFF - (key & 0xFFFFFFFF)

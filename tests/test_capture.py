@@ -96,13 +96,27 @@ def test_replayed_distillation_equals_distillation_step_by_step(name, monkeypatc
 
 
 @cuda
+def test_every_shape_that_comes_again_is_recorded_and_all_of_them_count():
+    """Sums over batches of 3 and of 2 by turns; wrong if one shape reads the inputs of another."""
+    with torch.cuda.stream(torch.cuda.Stream()):
+        total, expected = torch.zeros((), device="cuda"), 0.0
+        run = Replayed(lambda batches: total.add_((batches[0].label * 2 + 1).sum()))
+        for size in (3, 2, 3, 2, 3, 2, 2, 3, 5):
+            batch = Pairs(*(torch.rand(3, size) * 8).long().cuda())
+            run([batch])
+            expected += float((batch.label * 2 + 1).sum())
+        assert float(total) == expected
+    assert {shapes[0] for shapes in run.recorded} == {(3,), (2,)}
+
+
+@cuda
 def test_a_step_that_asks_the_device_for_a_size_still_runs():
     values = []
     run = Replayed(lambda batches: values.append(len(batches[0].label[batches[0].label > 0])))
     with torch.cuda.stream(torch.cuda.Stream()):
         for _ in range(4):
             run([Pairs(*(x.cuda() for x in (torch.arange(3), torch.arange(3), torch.rand(3) + 1)))])
-    assert values[-1] == 3 and run.graph is None
+    assert values[-1] == 3 and not run.recorded
 
 
 def _recording(config: CCDConfig, record: bool) -> CCDConfig:

@@ -16,7 +16,7 @@ LAYERS = [
     {"data"},
     {"nn"},
     {"sampling", "ranking", "metrics", "losses", "selection"},
-    {"evaluate", "objective", "calibration"},
+    {"evaluate", "validation", "recommender", "objective", "calibration"},
     {"train", "checkpoint"},
     {"distill"},
     {"continual"},

@@ -16,10 +16,10 @@ from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions, UserItems, is_in
 from ccdgraph.data.stream import Block
 from ccdgraph.distill.trajectory import Snapshots
-from ccdgraph.evaluate import evaluate
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings, MultVAE
 from ccdgraph.sampling import TripletBatches
 from ccdgraph.train import FitConfig, Objective, Part, embed, fit, pairwise, reconstruction
+from ccdgraph.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -148,5 +148,4 @@ class Scene:
         if self.config.mask == "block":
             train = [self.block.train]
             seen = UserItems.from_interactions(train, graph.num_users, graph.num_items)
-        k = min(20, graph.num_items)
-        return lambda out: evaluate(out, valid, seen, ks=(k,)).mean()[f"recall@{k}"]
+        return Validation(valid, seen, k=min(20, graph.num_items))

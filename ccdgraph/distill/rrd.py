@@ -64,19 +64,21 @@ class RRD(Term):
         # The most entries that any batch of n users can have seen, so that no step has to ask.
         self.most = seen.degree.sort(descending=True).values.cumsum(0).cpu()
         self.everything = torch.arange(seen.num_items, device=lists.device)
+        self.order: Tensor | None = None
         self.kept: Tensor | None = None
         self.dropped: Tensor | None = None
 
     def begin_epoch(self, epoch: int) -> None:
-        """Draw the entries that stay in the rest."""
+        """Draw the entries that stay in the rest, in the place of the last ones."""
         size = self.seen.num_items
         if 0 < self.num_rest < size and epoch % self.redraw == 0:
             order = torch.randperm(size, generator=self.generator, device=self.place.device)
-            self.kept, self.dropped = order[: self.num_rest], order[self.num_rest :]
+            self.order = order if self.order is None else self.order.copy_(order)
+            self.kept, self.dropped = self.order[: self.num_rest], self.order[self.num_rest :]
 
-    def fixed(self, epoch: int) -> int:
-        """How often entries were drawn."""
-        return epoch // self.redraw if 0 < self.num_rest < self.seen.num_items else 0
+    def fixed(self, epoch: int) -> bool:
+        """Whether entries are drawn at all."""
+        return self.order is not None
 
     def reads(self, batch: Entities) -> tuple[Tensor, Tensor]:
         """Those of the batch, what is on their lists, and the entries that stay in the rest."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.subgraph import Subgraph
@@ -105,11 +106,42 @@ def _place(ids: Tensor, index: Tensor) -> Tensor:
 
 
 def rows(table: Tensor, index: Tensor) -> Tensor:
-    """``table[index]`` with a backward that is deterministic on the CPU, ``[N, D] -> [*, D]``.
+    """``table[index]`` with a quick gradient that repeats on the CPU, ``[N, D] -> [*, D]``.
 
-    Plain indexing adds gradients with unordered atomics there, so two runs would differ.
+    Plain indexing adds gradients with unordered atomics there, so two runs would differ. A CUDA
+    device adds in any order where rows repeat, unless ``torch.use_deterministic_algorithms`` is on.
     """
+    if table.is_cuda and table.requires_grad:
+        found: Tensor = AddedRows.apply(table, index)  # type: ignore[no-untyped-call]
+        return found
     return nn.functional.embedding(index, table)
+
+
+class AddedRows(torch.autograd.Function):
+    """``table[index]`` whose gradient is one ``index_add_``, without a search for equal indices."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor) -> Tensor:
+        """The rows, ``[*, D]``."""
+        ctx.save_for_backward(index)
+        ctx.shape = table.shape
+        return nn.functional.embedding(index, table)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Every row of the gradient added to the row of the table that it came from."""
+        (index,) = ctx.saved_tensors
+        total = grad.new_zeros(ctx.shape)
+        return total.index_add_(0, index.flatten(), grad.reshape(-1, ctx.shape[1])), None
+
+
+def mean_of(layers: Sequence[Tensor]) -> Tensor:
+    """Mean over tensors of one shape, without a copy of all of them side by side."""
+    total = layers[0]
+    for layer in layers[1:]:
+        total = total + layer
+    return total / len(layers)
 
 
 class Backbone(nn.Module):

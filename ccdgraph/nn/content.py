@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ccdgraph.data.features import read_features
 from ccdgraph.data.graph import BipartiteGraph
-from ccdgraph.nn.backbone import Backbone
+from ccdgraph.nn.backbone import Backbone, mean_of
 
 _CHUNK = 1024  # new entities compared with all known ones at a time
 
@@ -90,7 +90,7 @@ class ContentLightGCN(Backbone):
 
     def readout(self, layers: list[Tensor]) -> Tensor:
         """Mean over all layers, ``[U + I, D]``."""
-        return torch.stack(layers).mean(0)
+        return mean_of(layers)
 
     def start(self, table: str, rows: Tensor, unknown: Tensor) -> Tensor:
         """Rows of new entities, those without a known neighbour from similar features."""

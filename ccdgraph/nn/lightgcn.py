@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ccdgraph.data.graph import BipartiteGraph
-from ccdgraph.nn.backbone import Backbone
+from ccdgraph.nn.backbone import Backbone, mean_of
 
 
 class LightGCN(Backbone):
@@ -47,4 +47,4 @@ class LightGCN(Backbone):
 
     def readout(self, layers: list[Tensor]) -> Tensor:
         """Mean over all layers, ``[U + I, D]``."""
-        return torch.stack(layers).mean(0)
+        return mean_of(layers)

@@ -181,9 +181,11 @@ def test_the_block_graph_is_what_models_propagate_over():
 
 def test_the_mask_of_model_selection_is_that_of_evaluation(monkeypatch):
     """With "strict" all training items so far are hidden, with "block" those of the block."""
-    hidden, original = [], scene.evaluate
+    hidden, original = [], scene.Validation
     monkeypatch.setattr(
-        scene, "evaluate", lambda o, t, seen, **k: hidden.append(seen) or original(o, t, seen, **k)
+        scene,
+        "Validation",
+        lambda rows, seen, **k: hidden.append(seen) or original(rows, seen, **k),
     )
     for mask, blocks in (("strict", (0, 1)), ("block", (1,))):
         learner = CCD(with_settings({"mask": mask}))
@@ -191,7 +193,7 @@ def test_the_mask_of_model_selection_is_that_of_evaluation(monkeypatch):
         hidden.clear()
         learner.update(stream(valid=True)[1])
         train = Interactions.cat([stream()[b].train for b in blocks])
-        assert len(hidden) == 2 * (1 + 3 + 1)  # epochs of the student, teachers and generation
+        assert len(hidden) == 1 + 3 + 1  # the student, teachers and generation
         for seen in hidden:
             keys = torch.unique(train.user * seen.num_items + train.item)
             assert torch.equal(seen.keys(), keys)

@@ -20,7 +20,7 @@ SAMPLED = with_settings(
 def asked(monkeypatch) -> dict[str, list[int]]:
     """How many users each costly function was asked about, by its name."""
     found: dict[str, list[int]] = {"lists": [], "memory": [], "valid": []}
-    lists, memorise, evaluate = knowledge.teacher_lists, stages.memorise, scene.evaluate
+    lists, memorise, validation = knowledge.teacher_lists, stages.memorise, scene.Validation
 
     def counted_lists(teacher, seen, *, user, **options):
         found["lists"].append(seen.num_users if user is None else len(user))
@@ -31,13 +31,13 @@ def asked(monkeypatch) -> dict[str, list[int]]:
         found["memory"].append(len(memory.user))
         return memory
 
-    def counted_evaluation(out, valid, *args, **options):
+    def counted_validation(valid, *args, **options):
         found["valid"].append(len(valid.user.unique()))
-        return evaluate(out, valid, *args, **options)
+        return validation(valid, *args, **options)
 
     monkeypatch.setattr(knowledge, "teacher_lists", counted_lists)
     monkeypatch.setattr(stages, "memorise", counted_memory)
-    monkeypatch.setattr(scene, "evaluate", counted_evaluation)
+    monkeypatch.setattr(scene, "Validation", counted_validation)
     return found
 
 

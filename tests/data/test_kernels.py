@@ -52,9 +52,9 @@ def chunked(given: Tensor, transposed: Tensor, length: int) -> tuple[Chunks, Chu
 @pytest.mark.parametrize("length", [4, 256])
 def test_products_and_gradients_equal_the_dense_ones_in_float64(dim, length):
     """Rows that are empty, in one chunk, and in many; wrong if partial sums meet another row."""
-    given, transposed = matrix(COUNTS)
+    given, transposed = matrix(COUNTS, 40)  # cuSPARSE refuses more entries than places
     dense, plan = given.to_dense().double(), chunked(given, transposed, length)
-    x = torch.randn(15, dim, generator=rng(dim)).to(DEVICE).requires_grad_()
+    x = torch.randn(40, dim, generator=rng(dim)).to(DEVICE).requires_grad_()
     into = torch.randn(len(COUNTS), dim, generator=rng(dim, "into")).to(DEVICE)
     out = sparse_product(given, transposed, x, plan)
     (gradient,) = torch.autograd.grad(out, x, into)

@@ -151,13 +151,15 @@ def test_the_rest_is_redrawn_every_few_epochs():
         redraw=3,
         generator=generator,
     )
-    drawn = []
+    drawn, places = [], set()
     for epoch in range(7):
         term.begin_epoch(epoch)
+        places.add((term.kept.data_ptr(), term.dropped.data_ptr(), term.fixed(epoch)))
         drawn.append(set(term.dropped.tolist()))
     assert all(len(dropped) == 30 for dropped in drawn)
     assert drawn[0] == drawn[1] == drawn[2] != drawn[3]
     assert drawn[3] == drawn[4] == drawn[5] != drawn[6]
+    assert len(places) == 1  # or a recorded step would go on with the first draw
 
 
 @pytest.mark.parametrize("num_rest", [0, 9, 100])

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from ccdgraph.data.interactions import Interactions, UserItems
-from ccdgraph.distill.teacher import Ensemble, rank_weights, teacher_lists
+from ccdgraph.distill.teacher import Ensemble, _by_search, rank_weights, teacher_lists
 from ccdgraph.nn import Embeddings
 
 INF = float("inf")
@@ -60,7 +60,10 @@ def test_rank_weights_equal_counting(tied):
     scores = torch.randn(9, 31, generator=torch.Generator().manual_seed(0))
     scores = (scores * 2).round() if tied else scores
     scores[3] = 0.5  # a row of one value
-    torch.testing.assert_close(rank_weights(scores), torch.tensor(naive_weights(scores)))
+    expected = torch.tensor(naive_weights(scores))
+    torch.testing.assert_close(rank_weights(scores), expected)
+    weight = torch.arange(1, 32, dtype=torch.float32).pow(-0.05)
+    torch.testing.assert_close(_by_search(scores, weight), expected)  # off the CPU
 
 
 def test_rank_weights_of_one_item_and_of_large_scores():

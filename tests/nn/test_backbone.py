@@ -4,7 +4,7 @@ from torch import Tensor
 
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
-from ccdgraph.nn.backbone import Backbone, Embeddings, normal_table, rows
+from ccdgraph.nn.backbone import AddedRows, Backbone, Embeddings, mean_of, normal_table, rows
 
 PAIRS = Interactions(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 0, 1]))
 GRAPH = BipartiteGraph.from_interactions(PAIRS, 3, 2)
@@ -88,3 +88,26 @@ def test_detached_embeddings_keep_every_value_and_no_gradient():
 
 def test_moving_takes_every_part():
     assert {x.device.type for x in parts(embeddings().to("meta"))} == {"meta"}
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("shape", [(0,), (6,), (3, 2)])
+def test_rows_as_a_cuda_device_adds_them_equal_the_others(dtype, shape):
+    """Repeated rows, none, and the narrow indices of sampled subgraphs."""
+    table = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    index = torch.tensor([4, 0, 4, 4, 2, 0], dtype=dtype)[: torch.Size(shape).numel()].view(shape)
+    ours, theirs = AddedRows.apply(table, index), rows(table, index)
+    assert torch.equal(ours, theirs)
+    into = torch.randn(*shape, 3, dtype=torch.float64)
+    gradients = [torch.autograd.grad(out, table, into)[0] for out in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("num", [1, 2, 3])
+def test_a_mean_of_layers_has_the_bits_of_a_stacked_one(num):
+    layers = [torch.randn(40, 8, requires_grad=True) for _ in range(num)]
+    ours, theirs = mean_of(layers), torch.stack(layers).mean(0)
+    assert torch.equal(ours, theirs)
+    into = torch.randn(40, 8)
+    gradients = (torch.autograd.grad(x, layers, into) for x in (ours, theirs))
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
