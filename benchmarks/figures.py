@@ -59,7 +59,8 @@ def speed(found: dict[str, Any]) -> list[list[str]]:
 def pairs(found: dict[str, Any]) -> list[list[str]]:
     """Every optimisation: milliseconds without and with it."""
     lines = [["", "before, ms", "after, ms", "times faster", "difference", "Recall@20"]]
-    for name, row in found.get("before and after", {}).items():
+    rows = {**found.get("before and after", {}), **found.get("compiled", {})}
+    for name, row in rows.items():
         if isinstance(row, dict) and "before" in row:
             seconds = [f"{1e3 * row[side]:.1f}" for side in ("before", "after")]
             recall = [f"{row[key]:.4f}" for key in row if key.startswith("recall")]

@@ -29,7 +29,7 @@ from layers import DIM, edges, graph_of, propagation
 from sampled_steps import sampled_steps
 from speed_table import table
 from torch import Tensor
-from training_steps import YELP, training_steps
+from training_steps import YELP, compiled, training_steps
 
 from ccdgraph.data import skewed_interactions
 from ccdgraph.data.graph import BipartiteGraph
@@ -126,6 +126,7 @@ PARTS: dict[str, tuple[tuple[int, int, int], Callable[[BipartiteGraph, Clock], A
     "recorded steps, Yelp": (YELP, training_steps),
     "before and after": (GOWALLA, before_after),
     "edges": (GOWALLA, edges),
+    "compiled": (YELP, compiled),
 }
 
 

@@ -54,7 +54,7 @@ class Recommender:
         self.most = int(self.degree.sort(descending=True).values[:batch_size].sum())
         self.filler = self.degree.argmin(0, keepdim=True)
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.lists: tuple[Tensor, Tensor] | None = None
+        self.lists = torch.empty(0)
         if self.user.is_cuda:
             self._record()
 
@@ -70,12 +70,13 @@ class Recommender:
                 "or raise 'batch_size'"
             )
         full = torch.cat([user.cpu(), self.filler.expand(self.batch_size - len(user))])
-        if self.graph is None or self.lists is None or not self._fits(full):
+        if self.graph is None or not self._fits(full):
             answer = recommend_lists(self.scorer, user.to(self.user.device), self.k, self.seen)
             return answer[0].cpu(), answer[1].cpu()
         self.user.copy_(full, non_blocking=True)
         self.graph.replay()
-        score, item = (part[: len(user)].cpu() for part in self.lists)
+        bits, item = self.lists.cpu()[:, : len(user)]  # one transfer is one wait
+        score, item = bits.view(torch.float32), item.long()
         if score.isnan().any():
             raise ValueError("'scorer' returned NaN scores; the model has diverged")
         return score, item
@@ -91,7 +92,8 @@ class Recommender:
             self._answer()
             try:
                 with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
-                    lists = self._answer()
+                    score, item = self._answer()
+                    lists = torch.stack([score.view(torch.int32), item.int()])
             except RuntimeError:
                 torch.cuda.synchronize()
                 return

@@ -9,6 +9,8 @@ from torch import Tensor
 
 # On a CUDA device: scores of a block from which fewer passes over it outweigh more launches.
 _LARGE = 2**22
+# Keys of a block up to which sorting them all is one kernel that ends before a selection does.
+_FEW = 2**16
 
 
 def topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -104,14 +106,22 @@ def keyed_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         cut = scores.size(1) // width * width
         best = scores[:, :cut].unflatten(1, (-1, width)).amax(2)
         group = torch.arange(best.size(1), device=scores.device).expand(best.shape)
-        near = _keys(best, group).topk(k, dim=1, sorted=False).values
+        near = _best(_keys(best, group), k)[0]
         first = (_ids(near) * width).unsqueeze(2)
         inside = (first + column[0, :width]).flatten(1)
         column = torch.cat([inside, column[:, cut:]], dim=1)
         scores = torch.cat([scores.gather(1, inside), scores[:, cut:]], dim=1)
-    place = _keys(scores, column).topk(k, dim=1)
-    values = scores.gather(1, place.indices)
-    return values, column.gather(1, place.indices)
+    place = _best(_keys(scores, column), k)[1]
+    return scores.gather(1, place), column.gather(1, place)
+
+
+def _best(keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """``keys.topk(k)``; of a few rows by a sort, since a selection passes over a key bit by bit."""
+    if keys.numel() < _FEW:
+        values, index = keys.sort(dim=1, descending=True)
+        return values[:, :k], index[:, :k]
+    values, index = keys.topk(k, dim=1)
+    return values, index
 
 
 def _keys(scores: Tensor, index: Tensor) -> Tensor:

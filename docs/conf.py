@@ -3,6 +3,7 @@ import os
 import sys
 import tomllib
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 from docutils import nodes
@@ -41,6 +42,8 @@ default_role = "py:obj"
 # A name is documented in the module that defines it, not again in the package that re-exports it.
 autodoc_default_options = {"members": True, "show-inheritance": True, "ignore-module-all": True}
 autodoc_member_order = "bysource"
+# It comes with builds of torch for CUDA; the kernels are documented without it as well.
+autodoc_mock_imports = [] if find_spec("triton") else ["triton"]
 # Types stand linked in the signature, one parameter a line where it is long, and again beside what
 # is described. sphinx-autodoc-typehints warns of the frozen dataclasses (forward references).
 autodoc_typehints = "both"

@@ -44,9 +44,11 @@ def test_large_blocks_on_a_cuda_device_are_ranked_as_on_the_cpu(monkeypatch, rou
     assert torch.equal(values.cpu(), expected[0]) and torch.equal(index.cpu(), expected[1])
 
 
+@pytest.mark.parametrize("few", [0, 2**16])
 @pytest.mark.parametrize("k", [1, 2, 9, 500])
-def test_lists_by_keys_are_those_of_topk(k):
+def test_lists_by_keys_are_those_of_topk(monkeypatch, k, few):
     """Ties, two zeros and infinities; wrong if of equal groups another than the first is opened."""
+    monkeypatch.setattr(module, "_FEW", few)  # selected, and sorted
     for seed in range(30):
         draw = torch.Generator().manual_seed(seed)
         scores = torch.randn(5, 701, generator=draw) * 10.0 ** (seed % 7 - 3)
@@ -56,8 +58,8 @@ def test_lists_by_keys_are_those_of_topk(k):
             scores[scores == 0] = -0.0
             scores[:, ::5] = scores[:, ::5].masked_fill(scores[:, ::5] == 0, 0.0)
         if seed % 5 == 0:
-            few = torch.rand(scores.shape, generator=draw)
-            scores = scores.masked_fill(few < 0.995, float("-inf")).masked_fill(few > 0.999, 1e38)
+            part = torch.rand(scores.shape, generator=draw)
+            scores = scores.masked_fill(part < 0.995, float("-inf")).masked_fill(part > 0.999, 1e38)
         assert all(map(torch.equal, keyed_topk(scores, k), topk(scores, k)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -89,6 +89,14 @@ class OnTables(Term):
     def begin_epoch(self, epoch: int) -> None:
         """Passed on."""
         self.term.begin_epoch(epoch)
+
+    def fixed(self, epoch: int) -> Hashable:
+        """That of the term, so that its step is not recorded anew in every epoch."""
+        return self.term.fixed(epoch)
+
+    def draws(self) -> tuple[torch.Generator, ...]:
+        """Those of the term."""
+        return self.term.draws()
 
     def forward(self, out: Embeddings, batch: Any) -> Tensor:
         """The term on layer 0."""

@@ -87,7 +87,7 @@ def _by_search(scores: Tensor, weight: Tensor) -> Tensor:
     """``weight`` at the rank of every entry, without a wait for the device."""
     ordered, order = scores.neg().sort(dim=1)
     # The first of a run of equal scores: neighbours look for it on the same path.
-    first = torch.searchsorted(ordered, ordered, out_int32=True)
+    first = torch.searchsorted(ordered, ordered)
     return torch.empty(scores.shape, device=scores.device).scatter_(1, order, weight[first])
 
 

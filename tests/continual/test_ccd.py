@@ -43,11 +43,18 @@ def test_lists_imposed_on_the_tables_are_a_term_on_layer_zero():
     pairs = Interactions(torch.arange(5), torch.arange(5) % 4)
     out = model(BipartiteGraph.from_interactions(pairs, 5, 4))
 
+    draw = torch.Generator()
+
     class Product(Term):
         def forward(self, out: Embeddings, batch: object) -> Tensor:
             return (out.user[0] * out.item[1]).sum()
 
-    loss = generation.OnTables(Product())(out, None)
+        def draws(self) -> tuple[torch.Generator, ...]:
+            return (draw,)
+
+    term = generation.OnTables(Product())
+    assert term.draws() == (draw,) and term.fixed(1) == term.fixed(2)  # recorded as the term is
+    loss = term(out, None)
     assert loss.detach() == (model.user[0] * model.item[1]).sum()
     assert loss != Product()(out, None)
 

@@ -111,3 +111,17 @@ def test_a_mean_of_layers_has_the_bits_of_a_stacked_one(num):
     into = torch.randn(40, 8)
     gradients = (torch.autograd.grad(x, layers, into) for x in (ours, theirs))
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_rows_on_a_cuda_device_are_those_of_the_cpu():
+    table = torch.randn(50, 8, requires_grad=True)
+    index, into = torch.randint(50, (300, 2)), torch.randn(300, 2, 8)
+    there = table.detach().cuda().requires_grad_()
+    ours, theirs = rows(there, index.cuda()), rows(table, index)
+    assert torch.equal(ours.cpu(), theirs)
+    (found,), (expected,) = (
+        torch.autograd.grad(out, x, into.to(x.device))
+        for out, x in ((ours, there), (theirs, table))
+    )
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-4)
