@@ -131,6 +131,15 @@ def test_a_link_to_a_page_or_an_anchor_that_is_not_there_is_found(tmp_path):
     ]
 
 
+def test_names_are_looked_up_as_python_would_and_slips_are_not_found():
+    found = extension("names").found
+    assert found("ccdgraph.run.Served", None).__module__ == "ccdgraph.run.serve"
+    assert found("Served.load", "ccdgraph.run.serve").__qualname__ == "Served.load"
+    assert found("nn.Module", "ccdgraph.nn.gnn").__name__ == "Module"
+    assert found("ccdgraph.run.Serverd", None) is None
+    assert found("Served.laod", "ccdgraph.run.serve") is None
+
+
 def test_pages_name_every_extra_command_strategy_and_layer():
     from typer.main import get_command
 
