@@ -3,6 +3,7 @@ import os
 import sys
 import tomllib
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "both"
 autodoc_typehints_description_target = "documented"
 autodoc_typehints_format = "short"
+autodoc_mock_imports = [] if find_spec("triton") else ["triton"]  # comes with CUDA
 nitpicky = True  # a name that leads nowhere fails the build
 # Types that only a type checker imports, typer's own, and one that dataclasses inherit by name.
 _UNIMPORTED = r"(pa|pd)\.\w+|Figure|Axes|Data|HeteroData|Exit|Initialisation|types\.Annotated.*"

@@ -188,6 +188,8 @@ def public_names():
     for module in pkgutil.walk_packages(ccdgraph.__path__, "ccdgraph."):
         if module.name.endswith("__main__"):
             continue
+        if module.name == "ccdgraph.data.kernels" and importlib.util.find_spec("triton") is None:
+            continue
         found = importlib.import_module(module.name)
         yield module.name, found
         for name, value in vars(found).items():
