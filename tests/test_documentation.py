@@ -184,6 +184,15 @@ def test_every_measured_place_is_in_its_file(page):
             assert module.look_up(path) is not None, path
 
 
+def test_the_deviations_are_variants_of_their_suite():
+    """They are read from its results, so a slip shows only once it has run."""
+    suite = tomllib.loads((ROOT / "benchmarks/deviations_suite.toml").read_text())
+    known = {f"released/{name}" for name in suite["strategies"]["released"]["variants"]}
+    page = (ROOT / "docs/reproduce.rst").read_text()
+    shown = set(re.findall(r"deviations/results.parquet / .* / (released/[\w-]+), \w+ / H", page))
+    assert shown == known
+
+
 def public_names():
     for module in pkgutil.walk_packages(ccdgraph.__path__, "ccdgraph."):
         if module.name.endswith("__main__"):
