@@ -222,7 +222,7 @@ def evaluate_block(
     targets that are seen already, ``"block"`` keeps them as the released CCD numbers do.
 
     Returns:
-        Evaluations by group: ``all``, and after block 0 ``new_users``, ``old_users``,
+        An evaluation of each group, ``all``, and after block 0 ``new_users``, ``old_users``,
         ``new_items`` and ``old_items``; a group without users has length 0 and NaN means.
     """
     if stream.protocol == "next" and learnt > tested:

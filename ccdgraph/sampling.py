@@ -57,7 +57,7 @@ class TripletBatches:
         interactions: the observed pairs; repeated pairs stay repeated.
         num_items: size of the catalogue negatives come from.
         exclude: ascending keys ``user * num_items + item`` that are never a negative
-            (:meth:`UserItems.keys`), ``[n]``.
+            (``UserItems.keys``), ``[n]``.
         batch_size: triplets a batch.
         num_negatives: negatives a positive.
         generator: source of order and negatives, on the device of ``interactions``.

@@ -83,7 +83,7 @@ def test_numbers_are_those_of_the_file_and_nothing_where_there_is_none(tmp_path)
     content = {"about": {"seeds": 2}, "a": {"b": {"mean": 0.25, "sd": 0.125}, "n": 1234}}
     (tmp_path / "found.json").write_text(json.dumps(content))
     value, about = module.look_up("found.json / a / b", tmp_path)
-    assert module.shown(value, 2) == "0.25 ± 0.12"
+    assert module.shown(value, 2) == "0.25 ±\N{NO-BREAK SPACE}0.12"
     assert module.shown(1234, 2) == "1,234" and about == {"seeds": 2}
     assert module.look_up("found.json / a / c", tmp_path) is None
     assert module.look_up("absent.json / a", tmp_path) is None
@@ -131,6 +131,15 @@ def test_a_link_to_a_page_or_an_anchor_that_is_not_there_is_found(tmp_path):
     ]
 
 
+def test_names_are_looked_up_as_python_would_and_slips_are_not_found():
+    found = extension("names").found
+    assert found("ccdgraph.run.Served", None).__module__ == "ccdgraph.run.serve"
+    assert found("Served.load", "ccdgraph.run.serve").__qualname__ == "Served.load"
+    assert found("nn.Module", "ccdgraph.nn.gnn").__name__ == "Module"
+    assert found("ccdgraph.run.Serverd", None) is None
+    assert found("Served.laod", "ccdgraph.run.serve") is None
+
+
 def test_pages_name_every_extra_command_strategy_and_layer():
     from typer.main import get_command
 
@@ -175,10 +184,21 @@ def test_every_measured_place_is_in_its_file(page):
             assert module.look_up(path) is not None, path
 
 
+def test_the_deviations_are_variants_of_their_suite():
+    """They are read from its results, so a slip shows only once it has run."""
+    suite = tomllib.loads((ROOT / "benchmarks/deviations_suite.toml").read_text())
+    known = {f"released/{name}" for name in suite["strategies"]["released"]["variants"]}
+    page = (ROOT / "docs/reproduce.rst").read_text()
+    shown = set(re.findall(r"deviations/results.parquet / .* / (released/[\w-]+), \w+ / H", page))
+    assert shown == known
+
+
 def public_names():
     for module in pkgutil.walk_packages(ccdgraph.__path__, "ccdgraph."):
         missing = module.name.endswith(".kernels") and importlib.util.find_spec("triton") is None
         if missing or module.name.endswith("__main__"):
+            continue
+        if module.name == "ccdgraph.data.kernels" and importlib.util.find_spec("triton") is None:
             continue
         found = importlib.import_module(module.name)
         yield module.name, found

@@ -126,7 +126,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """A hash of the resolved configuration: the name of the cell's folder."""
+        """Hash of the resolved configuration, which names the cell's folder."""
         return digest({**plain_dict(self.config), "teachers_from": None})
 
     @property

@@ -57,7 +57,7 @@ class AdaptiveCCD(Strategy):
     """CCD whose settings at a block depend on what the block looks like before it is learnt.
 
     Signals are read off the training rows of a block by the student and the teachers as they were
-    before it (test first, then train). Alarms are kept in :attr:`events`, and the actions bound to
+    before it (test first, then train). Alarms are kept in ``events``, and the actions bound to
     them hold for the block. Without detectors and with ``teacher_every = 1`` it is CCD to the bit.
 
     Args:

@@ -58,7 +58,7 @@ class Incremental(OneStage, Generic[Config]):
 
     A subclass overrides some of :meth:`interactions`, :meth:`batches`, :meth:`hard`,
     :meth:`parts`, :meth:`learn`, :meth:`remember` and :meth:`scorer`, and nothing else. What it
-    keeps from one block to the next are tensors in :attr:`memory`, stored and taken up with the
+    keeps from one block to the next are tensors in ``memory``, stored and taken up with the
     model.
 
     Losses are sums over a batch (:mod:`ccdgraph.losses`); a term that is a mean says so.
@@ -111,7 +111,7 @@ class Incremental(OneStage, Generic[Config]):
         return model
 
     def remember(self, scene: Scene, model: Backbone) -> None:
-        """Update :attr:`memory` once the block is learnt; by default there is nothing to keep."""
+        """Update ``memory`` once the block is learnt; by default there is nothing to keep."""
 
     def scorer(self, model: Backbone, known: Known) -> Scorer:
         """What is served; by default the embeddings of the model."""

@@ -186,7 +186,7 @@ class BipartiteGraph:
 
         Args:
             x: item rows ``[I, D]``; gradients flow to them.
-            weight: weight of each pair in the order of :attr:`user`, ``[E]``; no gradient.
+            weight: weight of each pair in the order of ``user``, ``[E]``; no gradient.
         """
         by_user, by_item, order = self.user_items, self.item_users, self._by_item
         size = (self.num_users, self.num_items)

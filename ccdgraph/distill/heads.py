@@ -14,7 +14,7 @@ from ccdgraph.data.interactions import UserItems
 from ccdgraph.nn.backbone import Embeddings
 
 BPR, CML, BCE, MSE, USERS, ITEMS = range(6)
-"""The heads: pairwise, metric, two pointwise, and multinomial over items and over users."""
+"""Pairwise, metric, two pointwise heads, and multinomial ones over items and over users."""
 
 _CHUNK = 2**24  # scores of a block of items by all users
 

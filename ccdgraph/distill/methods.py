@@ -172,7 +172,7 @@ METHODS: Mapping[str, Method] = {
         HetComp, 0.01, _heterogeneous, {"observed": 10, "temperature": 10.0, "by_user": False}
     ),
 }
-"""The methods: ``rrd`` and ``ir`` take lists whole, in batches of users or items of their own;
+"""Methods by name. ``rrd`` and ``ir`` take lists whole, in batches of users or items of their own;
 ``sampled-rrd`` and ``ir-rrd`` sample them as published, for the users of a batch of triplets.
 ``consensus`` is the temperature of the weights by which teachers agree on lists, 0 for those of
 their ensemble; ``temperature`` is that of HetComp's, ``observed`` how many training items it ranks.

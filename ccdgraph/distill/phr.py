@@ -35,7 +35,7 @@ class PHR(Term):
     Args:
         teacher: embeddings to regress, ``[U, dT]`` and ``[I, dT]``.
         dim: width of the student's embeddings ``dS``.
-        seen: training pairs that enrich the context (:attr:`BipartiteGraph.user_items`); ``None``
+        seen: training pairs that enrich the context (``BipartiteGraph.user_items``); ``None``
             takes :math:`v_e = t_e`.
         shared: one network for users and items, or one for each side.
         hidden: width of the hidden layer as a share of ``dT + dT dS``.

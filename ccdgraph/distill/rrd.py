@@ -33,7 +33,7 @@ class RRD(Term):
     Args:
         lists: the teacher's lists, best first, ``[U, K]`` (or ``[I, K]``); ``-1`` pads.
         seen: pairs that belong neither to a list nor to the rest; users in the role of items on
-            the item side (:attr:`BipartiteGraph.item_users`).
+            the item side (``BipartiteGraph.item_users``).
         side: ``"user"`` or ``"item"``.
         num_rest: size of the sample the rest is reduced to; 0 takes all of it.
         redraw: epochs between two draws of that sample.

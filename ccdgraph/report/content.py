@@ -63,7 +63,7 @@ class Group:
 
     @property
     def summaries(self) -> tuple[str, ...]:
-        """What the protocol measures: ``"next"`` never tests a block a second time."""
+        """What the protocol measures; ``"next"`` never tests a block a second time."""
         retained = ("RA", "H", "forgetting", "BWT")
         return ("LA",) if self.about["protocol"] == "next" else ("LA", *retained)
 

@@ -42,7 +42,7 @@ def shown(value: Any, digits: int) -> str:
     """A number, a mean with its deviation, or text."""
     if isinstance(value, dict) and "mean" in value:
         deviation = value.get("sd")
-        tail = "" if deviation is None else f" ± {shown(deviation, digits)}"
+        tail = "" if deviation is None else f" ±\N{NO-BREAK SPACE}{shown(deviation, digits)}"
         return shown(value["mean"], digits) + tail
     if isinstance(value, float):
         return f"{value:,.{digits}f}"
@@ -55,7 +55,8 @@ def origin(about: dict[str, Any]) -> str:
     """One sentence on where numbers come from."""
     parts = [str(about[key]) for key in ("metric", "hardware") if key in about]
     if "seeds" in about:
-        parts.append(f"{about['seeds']} seeds, mean ± standard deviation")
+        one = about["seeds"] == 1
+        parts.append("one seed" if one else f"{about['seeds']} seeds, mean ± standard deviation")
     if "torch" in about.get("versions", {}):
         parts.append(f"torch {about['versions']['torch']}")
     return "; ".join(parts)
@@ -76,7 +77,12 @@ def table(found: dict[str, Any], columns: Sequence[str], first: str, digits: int
 
 
 def _row(cells: Iterable[str]) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph(text=cell)) for cell in cells))
+    return nodes.row("", *map(_entry, cells))
+
+
+def _entry(cell: str) -> nodes.entry:
+    classes = ["long"] if len(cell) > 60 else []  # settings, not numbers
+    return nodes.entry("", nodes.paragraph(text=cell), classes=classes)
 
 
 class Measured(SphinxDirective):
@@ -95,7 +101,8 @@ class Measured(SphinxDirective):
         self.env.note_dependency(str(RESULTS / self.arguments[0].split(" / ")[0]))
         looked_up = look_up(self.arguments[0])
         if looked_up is None:
-            return [nodes.paragraph("", "", nodes.emphasis(text=MISSING.capitalize() + "."))]
+            absent = f"{MISSING.capitalize()}: {self.arguments[0]}."
+            return [nodes.paragraph("", "", nodes.emphasis(text=absent))]
         found, about = looked_up
         every = dict.fromkeys(key for row in found.values() for key in row)
         asked = self.options.get("columns")

@@ -17,7 +17,7 @@ _PIECE = 2**20
 def download(name: str, dataset: Dataset, path: Path) -> Path:
     """The archive of a data set at ``path``, fetched unless it is there.
 
-    Its publisher's terms hold; they are on the page that :attr:`Dataset.home` names.
+    Its publisher's terms hold; they are on the page that ``Dataset.home`` names.
 
     Args:
         name: of the data set, for messages.

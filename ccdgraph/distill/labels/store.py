@@ -136,7 +136,7 @@ def read_labels(
     """The labels of one teacher version for one block, memory-mapped and checked.
 
     The checksum is computed on every call, so call it once for a block, not for every batch. Labels
-    stay readable for who holds them after :meth:`LabelWriter.retain` deletes their file.
+    stay readable for who holds them after ``LabelWriter.retain`` deletes their file.
 
     Args:
         folder: of the store.

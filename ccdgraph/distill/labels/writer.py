@@ -36,7 +36,7 @@ class LabelWriter:
 
     Args:
         folder: of the store; made when missing.
-        data: what tells the data set from others, such as :func:`identity`.
+        data: what tells the data set from others, as ``identity`` gives it.
 
     Raises:
         ValueError: another process writes, the store is of another data set or format, or the
