@@ -43,7 +43,7 @@ from ccdgraph.continual import CCD
 from ccdgraph.data import Stream
 from ccdgraph.evaluate import AccuracyMatrix, evaluate_block
 from ccdgraph.run import folder as files
-from ccdgraph.run.folder import hardware, versions
+from ccdgraph.run.folder import hardware
 from ccdgraph.run.learner import build, pick_device
 from ccdgraph.run.source import open_stream
 
@@ -146,7 +146,9 @@ def run(trial: Trial, seeds: Sequence[int]) -> str:
         means = {key: statistics.fmean(v[key] for v in values) for key in values[0]}
     except FloatingPointError as error:  # it diverged: one trial of the budget
         means = {"diverged": str(error)}
-    found = {"settings": trial.over, "valid": means, "seconds": time.perf_counter() - started}
+    place = f"{hardware()}; torch {torch.__version__}"
+    seconds = time.perf_counter() - started
+    found = {"settings": trial.over, "valid": means, "seconds": seconds, "hardware": place}
     atomic_write_text(trial.path, json.dumps(found, indent=1) + "\n")
     return f"{trial.learner.name} {trial.place}: {means} {trial.over}"
 
@@ -175,23 +177,25 @@ def quality(trial: dict[str, Any]) -> float:
     return float(trial["valid"].get("H", trial["valid"].get("LA", -1.0)))
 
 
-def chosen(trials: Sequence[Trial]) -> dict[str, Any]:
+def chosen(trials: Sequence[Trial], uneven: bool = False) -> dict[str, Any]:
     """The best trial of every strategy among as many for each, beside the suite's own settings.
 
-    As many means: on the same graph. A space that is smaller than the budget is gone through.
+    As many means: on the same graph; a space that is smaller than the budget is gone through.
+    ``uneven`` takes whatever ran.
     """
     ran: dict[str, list[dict[str, Any]]] = {}
     whole = Counter(trial.learner.name for trial in trials)
     for trial in sorted(trials, key=lambda trial: trial.place):
         outcome = trial.outcome()
-        if outcome is not None and trial.place == len(ran.setdefault(trial.learner.name, [])):
-            ran[trial.learner.name].append(outcome)
+        tried = ran.setdefault(trial.learner.name, [])
+        if outcome is not None and (uneven or trial.place == len(tried)):
+            tried.append(outcome)
     short = {name: len(ran.get(name, [])) for name in whole if len(ran.get(name, [])) < whole[name]}
     found = {}
     for name in whole:
         graph = name.partition("/")[2]
         budget = min((n for k, n in short.items() if k.partition("/")[2] == graph), default=None)
-        tried = ran.get(name, [])[:budget]
+        tried = ran.get(name, [])[: None if uneven else budget]
         if not tried:
             raise SystemExit(f"'{name}' or another strategy has no trial yet; run them first")
         best = max(tried, key=quality)
@@ -215,6 +219,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="of the suite")
     parser.add_argument("--plain", action="store_true", help="leave the variants out")
+    parser.add_argument("--uneven", action="store_true", help="choose among all trials that ran")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds to begin in")
     parser.add_argument("--write", type=Path, help="the tuned suite")
     parser.add_argument("--results", type=Path, help="the chosen settings as JSON")
@@ -227,20 +232,18 @@ def main() -> None:
         parser.error(f"'--seeds' {sorted(both)} are reported by the suite; tune with others")
     trials = planned(suite, options.to, options.trials)
     search(suite, trials, options)
-    found, first = chosen(trials), cells(suite)[0]
+    found, first = chosen(trials, options.uneven), cells(suite)[0]
     about = {
         "command": shlex.join(["python", *sys.argv]),
         "metric": f"recall@20 on validation rows, protocol {first.protocol}, mask {first.mask}",
         "seeds": len(options.seeds),
-        "hardware": hardware(),
-        "versions": versions(),
+        "hardware": sorted({o["hardware"] for t in trials if (o := t.outcome()) is not None}),
     }
     if options.results:
         whole = {"about": about, "strategies": found}
         atomic_write_text(options.results, json.dumps(whole, indent=1) + "\n")
     if options.write:
-        most = max(row["trials"] for row in found.values())
-        note = f"# Written by {about['command']}: {most} trials for each strategy.\n"
+        note = f"# Written by {about['command']}\n"
         atomic_write_text(options.write, note + to_toml(written(suite, found)))
 
 
