@@ -25,6 +25,8 @@ def run_suite(
     *,
     jobs: int | None = None,
     on_task: OnTask | None = None,
+    only: Sequence[str] = (),
+    limit: float | None = None,
 ) -> list[Outcome]:
     """Runs what is missing of a suite and writes its results; a cell that fails stops no other.
 
@@ -36,6 +38,8 @@ def run_suite(
         folder: where; of this suite alone.
         jobs: processes at a time; ``None`` runs in this process.
         on_task: is told of every task that has ended.
+        only: strategies and variants to run; of the others what there is counts. By default all.
+        limit: seconds after which no cell is begun.
 
     Raises:
         ValueError: the suite cannot be read as cells, or the folder is of another suite, of
@@ -44,11 +48,15 @@ def run_suite(
     if find_spec("scipy") is None:
         raise ValueError("a suite needs scipy for its tests; pip install 'ccdgraph[bench]'")
     folder, found = Path(folder), cells(suite)
+    wanted = [cell for cell in found if not only or cell.strategy in only]
+    if unknown := set(only) - {cell.strategy for cell in found}:
+        names = ", ".join(dict.fromkeys(cell.strategy for cell in found))
+        raise ValueError(f"'only' names {sorted(unknown)[0]!r}, expected some of {names}")
     _check_folder(folder, suite.name)
     with locked(folder):
         checkpoint.atomic_write_text(folder / ABOUT, json.dumps({"name": suite.name}) + "\n")
         checkpoint.atomic_write_text(folder / CONFIG, to_toml(suite))
-        work(tasks(found, folder), jobs, on_task)
+        work(tasks(wanted, folder), jobs, on_task, limit)
         outcomes = [outcome(cell, folder) for cell in found]
         _check_data(outcomes)
         _write(suite, folder, outcomes)

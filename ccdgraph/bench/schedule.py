@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -22,7 +23,12 @@ from ccdgraph.bench.cell import Task, fail, perform, read_error
 OnTask = Callable[[str, bool, float], None]
 
 
-def work(tasks: Sequence[Task], jobs: int | None = None, on_task: OnTask | None = None) -> None:
+def work(
+    tasks: Sequence[Task],
+    jobs: int | None = None,
+    on_task: OnTask | None = None,
+    limit: float | None = None,
+) -> None:
     """Performs what is not done yet; a task that fails is written down and the others go on.
 
     Args:
@@ -31,6 +37,7 @@ def work(tasks: Sequence[Task], jobs: int | None = None, on_task: OnTask | None 
             a GPU by turns; every task has a process to itself, so its peak memory is its own.
             ``None`` works in this process.
         on_task: is told when a task has ended.
+        limit: seconds after which no task is begun.
 
     Raises:
         ValueError: ``jobs`` is below 1.
@@ -41,15 +48,17 @@ def work(tasks: Sequence[Task], jobs: int | None = None, on_task: OnTask | None 
     needed = {task.teachers.folder for task in left if task.teachers is not None}
     left = [task for task in left if not task.only_teachers or task.folder in needed]
     tell = on_task or (lambda label, succeeded, seconds: None)
+    end = math.inf if limit is None else time.perf_counter() + limit
     if jobs is None:
-        _one_by_one(left, tell)
+        _one_by_one(left, tell, end)
     else:
-        _in_processes(left, jobs, tell)
+        _in_processes(left, jobs, tell, end)
 
 
-def _one_by_one(tasks: Sequence[Task], tell: OnTask) -> None:
+def _one_by_one(tasks: Sequence[Task], tell: OnTask, end: float) -> None:
     for task in tasks:
-        started = time.perf_counter()
+        if (started := time.perf_counter()) >= end:
+            return
         tell(task.label, _has_teachers(task) and perform(task), time.perf_counter() - started)
 
 
@@ -61,10 +70,14 @@ def _has_teachers(task: Task) -> bool:
     return False
 
 
-def _in_processes(tasks: Sequence[Task], jobs: int, tell: OnTask) -> None:
+def _in_processes(tasks: Sequence[Task], jobs: int, tell: OnTask, end: float) -> None:
     waiting, running = list(tasks), dict[int, tuple[BaseProcess, Task, float]]()
     with _ended(running):
         while waiting or running:
+            if time.perf_counter() >= end:
+                waiting.clear()
+                if not running:
+                    break
             for slot in set(range(jobs)) - set(running):
                 training = {task.folder for _, task, _ in running.values()}
                 training |= {task.folder for task in waiting if task.only_teachers}

@@ -21,7 +21,7 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a table: a scorer of a strategy, its values by column and seed, and failures."""
+    """A line of a table: a scorer of a strategy or why there is none, values by seed, failures."""
 
     strategy: str
     scorer: str
@@ -57,9 +57,10 @@ def lines(outcomes: Sequence[Outcome]) -> dict[Place, list[Line]]:
 
 def _lines(strategy: str, outcomes: Sequence[Outcome]) -> list[Line]:
     finished = [outcome for outcome in outcomes if outcome.status == "finished"]
-    failed = len(outcomes) - len(finished)
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
     if not finished:
-        return [Line(strategy, "", {name: [] for name in COLUMNS}, failed)]
+        reason = "failed" if failed else "not run"
+        return [Line(strategy, reason, {name: [] for name in COLUMNS}, failed)]
     results = [outcome.result for outcome in finished]
     served, protocol = (finished[0].about[key] for key in ("served", "protocol"))
     names = [name for name in (served, "teacher") if name in results[0].scorers]
@@ -153,7 +154,7 @@ def _tested(reference: str) -> str:
 def _cells(line: Line, sign: str) -> list[str]:
     seeds = len(line.values["LA"])
     values = [_mean_sd(line.values[name], sign) for name in COLUMNS]
-    return [line.strategy, line.scorer or "failed", *values, str(seeds), str(line.failed)]
+    return [line.strategy, line.scorer, *values, str(seeds), str(line.failed)]
 
 
 def _test_cells(test: Comparison) -> list[str]:

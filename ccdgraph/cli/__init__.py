@@ -146,6 +146,12 @@ def bench_command(
         int | None, typer.Option(help="Cells at a time, each in a process of its own.")
     ] = None,
     overrides: _Overrides = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Run this strategy; may be repeated.")
+    ] = None,
+    limit: Annotated[
+        float | None, typer.Option(help="Begin no cell after so many seconds.")
+    ] = None,
 ) -> None:
     """Run a suite of strategies; the files go to runs/SUITE unless --to names a folder.
 
@@ -153,7 +159,8 @@ def bench_command(
     """
     from ccdgraph.cli.bench import bench
 
-    bench(suite, Path("runs") / suite.stem if to is None else to, jobs, overrides or [])
+    folder = Path("runs") / suite.stem if to is None else to
+    bench(suite, folder, jobs, overrides or [], only=only or [], limit=limit)
 
 
 @app.command("tune-teacher", epilog="Example: ccdgraph tune-teacher SEARCH.toml --to search")

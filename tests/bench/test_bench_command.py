@@ -56,6 +56,13 @@ def test_ctrl_c_says_how_to_go_on(small, monkeypatch):
     assert invoke("small.toml", "--to", "a suite").exit_code == 0
 
 
+def test_some_strategies_may_be_run_first(small):
+    shown = invoke("small.toml", "--only", "mine", "--set", "seeds=[0]")
+    assert "2 of 3 cells are not run yet" in shown.stderr
+    assert "| FineTune | not run |" in shown.stdout
+    assert "cells are not run yet" in invoke("small.toml", "--limit", 0).stderr
+
+
 def test_failed_cells_end_the_command_with_one(small):
     text = Path("small.toml").read_text()
     Path("small.toml").write_text(text.replace("epochs = 4 }", "epochs = 4, lr = 1e30 }"))

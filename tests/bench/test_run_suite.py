@@ -154,6 +154,19 @@ def test_a_cell_that_fails_is_shown_and_the_others_go_on(tmp_path):
     assert r"breaks & failed & - & -" in (tmp_path / "suite" / "results.tex").read_text()
 
 
+def test_some_of_a_suite_may_be_run_and_what_is_left_is_no_failure(tmp_path):
+    suite, folder = counting(most={}, least={"sign": -1.0}), tmp_path / "suite"
+    assert counts(run_suite(suite, folder, limit=0.0)) == {"missing": 4}
+    outcomes = run_suite(suite, folder, only=["least"])
+    assert counts(outcomes) == {"finished": 2, "missing": 2}
+    line = next(x for x in (folder / "results.md").read_text().splitlines() if "| most" in x)
+    assert line.split(" | ")[1:3] == ["not run", "-"] and line.endswith("| 0 | 0 |")
+    with pytest.raises(ValueError, match="'only' names 'last', expected some of most, least"):
+        run_suite(suite, folder, only=["last"])
+    assert counts(run_suite(suite, folder, jobs=2, limit=0.0)) == {"finished": 2, "missing": 2}
+    assert counts(run_suite(suite, folder)) == {"finished": 4}
+
+
 def test_cells_whose_teachers_fail_say_so(suite, tmp_path, monkeypatch):
     suite, real = replace(suite, seeds=(0,)), loop._Run._tell
 
