@@ -96,10 +96,10 @@ def peers(found: dict[str, Any]) -> list[list[str]]:
     memory = ["peak, MiB"] if measured else []
     lines = [["", "s an epoch", "times ours", "s an evaluation", *memory, "Recall@20"]]
     for names in KINDS:
-        reference = found["peers"][names[0]]["seconds an epoch"]
         for name in names:
             if (row := found["peers"].get(name)) is not None:
                 epoch, evaluation = row["seconds an epoch"], row["seconds an evaluation"]
+                reference = found["peers"][names[0]]["seconds an epoch"]
                 figures = [f"{epoch:.2f}", f"{epoch / reference:.1f}", f"{evaluation:.2f}"]
                 size = row.get("peak bytes", 0) / 2**20
                 figures += [f"{size:.0f}" if size else ""] if measured else []

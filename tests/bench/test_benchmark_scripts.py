@@ -1,6 +1,7 @@
 """The arithmetic of the benchmark scripts, and one small size through the largest of them."""
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -106,6 +107,25 @@ def test_ratios_of_peers_are_to_the_model_of_their_kind():
     text = script("peers").table({"peers": peers})
     assert "| PyG LightGCN | 9.00 | 4.5 |" in text
     assert "implicit" not in text and "RecBole" not in text, "neither was measured"
+
+
+def test_a_peer_that_fails_leaves_what_was_measured_before_it(tmp_path, monkeypatch):
+    """Fails if the file is written once, at the end, or if its table needs every peer."""
+    peers, row = script("peers"), {"seconds an epoch": 2.0, "seconds an evaluation": 1.0}
+
+    def trained(*_):
+        yield {"ccdgraph LightGCN": row | {"recall@20": 0.1}}
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(peers, "trained", trained)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # of the tests that follow
+    argv = ["peers.py", "--sizes", "200", "150", "2000", "--to", str(tmp_path / "found.json")]
+    monkeypatch.setattr("sys.argv", argv)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        peers.main()
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert list(found["peers"]) == ["ccdgraph LightGCN"]
+    assert "| ccdgraph LightGCN | 2.00 |" in (tmp_path / "found.md").read_text()
 
 
 def test_one_small_size_goes_through_every_stage(tmp_path):
