@@ -171,8 +171,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--to", type=Path)
-    parser.add_argument("--only", nargs="+", choices=list(PARTS))
-    parser.add_argument("--check", type=Path)
+    parts = parser.add_mutually_exclusive_group()  # a ratio takes several
+    parts.add_argument("--only", nargs="+", choices=list(PARTS))
+    parts.add_argument("--check", type=Path)
     parser.add_argument("--slack", type=float, default=1.5)
     asked = parser.parse_args()
     torch.set_num_threads(1)  # what was stored was measured so: seconds of all threads are counted

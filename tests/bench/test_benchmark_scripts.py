@@ -54,6 +54,33 @@ def test_a_ratio_that_got_worse_is_named(capsys):
     assert "1.600" in capsys.readouterr().out
 
 
+LAYER = {
+    "gather floor": 1.0,
+    "CSR forward": 0.5,
+    "CSR forward and backward": 2.0,
+    "PyG LGConv forward": 8.0,
+    "PyG LGConv forward and backward": 16.0,
+}
+ALONE = {"CSR forward, launched alone": 3.0, "CSR forward and backward, launched alone": 4.0}
+
+
+@pytest.mark.parametrize(("alone", "expected"), [({}, 2 / 16), (ALONE, 4 / 16)])
+def test_what_is_launched_alone_is_compared_with_what_is_launched_alone(alone, expected):
+    """Fails if a recorded layer, where there is one, is compared with PyG's, which is not."""
+    found = {
+        "propagation": LAYER | alone,
+        "serving": {"student": [1.0, 1.0], "ensemble": [2.0, 2.0]},
+        "evaluation": {"evaluation": 1.0, "lists of everyone": 2.0},
+        "steps, 100k": {"sampled": [1.0, 1.0], "whole": [2.0, 2.0]},
+    }
+    ratios = script("speed").ratios(found)
+    assert ratios["CSR / PyG LGConv, forward and backward"] == expected
+    assert ratios["CSR forward and backward / gather floor"] == 2
+    rows = {name: row for name, *row in script("figures").propagation(found)}
+    assert rows["CSR"] == ["500.0", "0.50", "2000.0", "2.00"]
+    assert ("CSR, launched alone" in rows) == bool(alone)
+
+
 class Counted:
     """A clock on which every call takes a second more than the one before."""
 
