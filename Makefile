@@ -49,7 +49,7 @@ docs: $(VENV)/test.stamp
 scatter: $(VENV)/scatter.stamp
 
 bench: $(VENV)/run.stamp
-	$(BIN)/python benchmarks/speed.py --check benchmarks/results/speed_cpu.json
+	$(BIN)/python benchmarks/speed.py --device cpu --check benchmarks/results/speed_cpu.json
 
 bench-peers: $(PEERS)/peers.stamp $(RECBOLE)/recbole.stamp
 	$(PEERS)/bin/python benchmarks/peers.py --recbole $(RECBOLE)/bin/python \

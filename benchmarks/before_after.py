@@ -31,8 +31,8 @@ from ccdgraph.evaluate import evaluate
 from ccdgraph.nn import Embeddings, LightGCN
 from ccdgraph.ranking import ranks_of, recommend_lists
 from ccdgraph.sampling import Entities, TripletBatches
+from ccdgraph.selection import Validation
 from ccdgraph.train import BPR, FitConfig, Objective, Part, embed, fit
-from ccdgraph.validation import Validation
 
 SMALL = (3000, 2500, 100_000)
 

@@ -18,6 +18,11 @@ KINDS = (
 STAGES = ("read", "split", "learn block 0", "learn block 1", "measure")
 
 
+def milliseconds(seconds: float) -> str:
+    """Three places for what a device does in parts of a millisecond."""
+    return f"{1e3 * seconds:.{1 if seconds >= 1e-2 else 3}f}"
+
+
 def scale(found: dict[str, Any]) -> list[list[str]]:
     """One row for each size, and the exponents below."""
     clock = "seconds" if found["sizes"][0]["peak_bytes"]["device"] else "processor seconds"
@@ -36,6 +41,19 @@ def scale(found: dict[str, Any]) -> list[list[str]]:
     return [*lines, ["exponent", "", "", *powers, memory, "", "", ""]]
 
 
+def propagation(found: dict[str, Any]) -> list[list[str]]:
+    """One layer of message passing in every way that was measured."""
+    passes = ("forward", "forward and backward")
+    lines = [["", *(head for name in passes for head in (f"{name}, ms", "times the floor"))]]
+    part = found.get("propagation", {})
+    for way in ("CSR {}", "CSR {}, torch", "CSR {}, launched alone", "PyG LGConv {}"):
+        if way.format("forward") in part:
+            seconds = [part[way.format(name)] for name in passes]
+            figures = ((milliseconds(one), f"{one / part['gather floor']:.2f}") for one in seconds)
+            lines.append([way.replace(" {}", ""), *(text for both in figures for text in both)])
+    return lines
+
+
 def steps(found: dict[str, Any]) -> list[list[str]]:
     """Milliseconds of a step on the whole graph and on samples."""
     lines = [["graph", "batch", "whole graph, ms", "sampled, ms", "sampled / whole"]]
@@ -45,7 +63,7 @@ def steps(found: dict[str, Any]) -> list[list[str]]:
         for batch, whole, sampled in zip(
             part["batch"], part["whole"], part["sampled"], strict=True
         ):
-            figures = [f"{1e3 * whole:.1f}", f"{1e3 * sampled:.1f}", f"{sampled / whole:.2f}"]
+            figures = [milliseconds(whole), milliseconds(sampled), f"{sampled / whole:.2f}"]
             lines.append([name, f"{batch:,}", *figures])
     return lines
 
@@ -62,7 +80,7 @@ def pairs(found: dict[str, Any]) -> list[list[str]]:
     rows = {**found.get("before and after", {}), **found.get("compiled", {})}
     for name, row in rows.items():
         if isinstance(row, dict) and "before" in row:
-            seconds = [f"{1e3 * row[side]:.1f}" for side in ("before", "after")]
+            seconds = [milliseconds(row[side]) for side in ("before", "after")]
             recall = [f"{row[key]:.4f}" for key in row if key.startswith("recall")]
             figures = [f"{row['times faster']:.2f}", f"{row['difference']:.2g}"]
             lines.append([name, *seconds, *figures, ", ".join(recall)])
@@ -70,14 +88,15 @@ def pairs(found: dict[str, Any]) -> list[list[str]]:
 
 
 def served(found: dict[str, Any]) -> list[list[str]]:
-    """Scores and top 20 of a student and of five teachers, and a full evaluation."""
+    """Scores and top 20 of a student and of five teachers."""
     lines = [["", "student, ms", "five teachers, ms", "times faster"]]
     if (part := found.get("serving")) is not None:
         for how in ("", ", recorded"):
             both = (part.get(f"{name}{how}", []) for name in ("student", "ensemble"))
             for batch, student, ensemble in zip(part["batch"], *both, strict=False):
-                figures = [f"{1e3 * student:.2f}", f"{1e3 * ensemble:.1f}"]
-                lines.append([f"{batch:,} users{how}", *figures, f"{ensemble / student:.0f}"])
+                users = f"{batch:,} user{'s' if batch > 1 else ''}{how}"
+                figures = [milliseconds(student), milliseconds(ensemble)]
+                lines.append([users, *figures, f"{ensemble / student:.1f}"])
     return lines
 
 
@@ -86,7 +105,7 @@ def layers(found: dict[str, Any]) -> list[list[str]]:
     lines = [["embeddings, MB", "ns an edge"]]
     if (part := found.get("edges")) is not None:
         sizes = zip(part["MB of embeddings"], part["ns an edge"], strict=True)
-        lines += [[f"{size:.0f}", f"{ns:.1f}"] for size, ns in sizes]
+        lines += [[f"{size:.0f}", f"{ns:.3g}"] for size, ns in sizes]
     return lines
 
 
@@ -96,10 +115,10 @@ def peers(found: dict[str, Any]) -> list[list[str]]:
     memory = ["peak, MiB"] if measured else []
     lines = [["", "s an epoch", "times ours", "s an evaluation", *memory, "Recall@20"]]
     for names in KINDS:
-        reference = found["peers"][names[0]]["seconds an epoch"]
         for name in names:
             if (row := found["peers"].get(name)) is not None:
                 epoch, evaluation = row["seconds an epoch"], row["seconds an evaluation"]
+                reference = found["peers"][names[0]]["seconds an epoch"]
                 figures = [f"{epoch:.2f}", f"{epoch / reference:.1f}", f"{evaluation:.2f}"]
                 size = row.get("peak bytes", 0) / 2**20
                 figures += [f"{size:.0f}" if size else ""] if measured else []
@@ -133,7 +152,7 @@ def draw_plot(result: dict[str, Any], path: Path) -> None:
 def main() -> None:
     """Write a CSV for every stored result, and a plot for those of scale."""
     tables = [("scale", scale), ("peers", peers)]
-    tables += [("speed", make) for make in (speed, steps, pairs, served, layers)]
+    tables += [("speed", make) for make in (speed, propagation, steps, pairs, served, layers)]
     for source, make in tables:
         for path in sorted(RESULTS.glob(f"{source}_*.json")):
             device = path.stem.removeprefix(f"{source}_")

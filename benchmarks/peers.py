@@ -13,7 +13,7 @@ time. An epoch of ccdgraph and one of PyG come by turns, and both are run from s
 order and negatives; seconds are medians over epochs after the first, on a CPU those that one core
 spends, whatever else the machine does. On a CUDA device RecBole runs there as well, and an epoch
 alone tells the most bytes that training takes. Recall@20 is that of a fifth of the rows, held out,
-at the end, mean over seeds.
+at the end, mean over seeds. What is measured is written after every peer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import statistics
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,20 @@ def implicit_bpr(block: Block, epochs: int) -> dict[str, Any]:
     return found | {"epochs": taken}
 
 
+def trained(
+    block: Block, epochs: int, seeds: int, python: Path | None
+) -> Iterator[dict[str, dict[str, Any]]]:
+    """Figures of one peer after another; the one in an environment of its own comes last."""
+    lightgcn, pyg = by_turns(block, epochs, seeds)
+    yield {"ccdgraph LightGCN": lightgcn, "PyG LightGCN": pyg}
+    yield {"ccdgraph MF": ours("MF", block, epochs)}
+    if importlib.util.find_spec("implicit"):
+        yield {"implicit BPR": implicit_bpr(block.to("cpu"), epochs)}
+    if python:
+        device = block.train.user.device.type
+        yield {"RecBole LightGCN": recbole(block.to("cpu"), epochs, python, device)}
+
+
 def table(found: dict[str, Any]) -> str:
     """Markdown: one row for each peer, ratios to ccdgraph's model of its kind."""
     head, *rows = rows_of(found)
@@ -179,7 +193,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Train every peer in turn, print the table, write both."""
+    """Train every peer in turn, write both files after each, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs=3, default=[3000, 2500, 100_000])
     parser.add_argument("--epochs", type=int, default=20)
@@ -206,18 +220,12 @@ def main() -> None:
         "versions": versions(),
         "peers": peers,
     }
-    lightgcn, pyg = by_turns(block, asked.epochs, asked.seeds)
-    peers |= {"ccdgraph LightGCN": lightgcn, "PyG LightGCN": pyg}
-    if asked.recbole:
-        peers["RecBole LightGCN"] = recbole(
-            block.to("cpu"), asked.epochs, asked.recbole, device.type
-        )
-    peers["ccdgraph MF"] = ours("MF", block, asked.epochs)
-    if importlib.util.find_spec("implicit"):
-        peers["implicit BPR"] = implicit_bpr(block.to("cpu"), asked.epochs)
-    asked.to.parent.mkdir(parents=True, exist_ok=True)
-    asked.to.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    asked.to.with_suffix(".md").write_text(table(found), encoding="utf-8")
+    for rows in trained(block, asked.epochs, asked.seeds, asked.recbole):
+        peers |= rows
+        asked.to.parent.mkdir(parents=True, exist_ok=True)
+        asked.to.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        asked.to.with_suffix(".md").write_text(table(found), encoding="utf-8")
+        print(", ".join(rows), flush=True)
     print(table(found))
 
 

@@ -33,12 +33,8 @@ COLUMNS = ("user", "item")
 def put_back() -> None:
     """Names that RecBole reads and that NumPy 2 and SciPy 1.13 have no longer."""
     np.float_, np.complex_, np.unicode_ = np.float64, np.complex128, np.str_
-
-    def update(matrix: Any, entries: dict[tuple[int, int], float]) -> None:
-        for place, value in entries.items():
-            matrix[place] = value
-
-    dok_matrix._update = update
+    if "_update" not in dir(dok_matrix):
+        dok_matrix._update = lambda matrix, entries: matrix._dict.update(entries)
 
 
 def wait(device: str) -> float:
@@ -79,6 +75,7 @@ def settings(folder: Path, rows: Any, epochs: int, device: str) -> Config:
         "valid_metric": "Recall@20",
         "eval_batch_size": 2**24,
         "use_gpu": device == "cuda",
+        "gpu_id": "0" if device == "cuda" else "",  # what it goes by
         "show_progress": False,
         "state": "ERROR",
         "checkpoint_dir": str(folder),
@@ -111,12 +108,12 @@ def main() -> None:
         init_seed(0, False)
         dataset = create_dataset(config)
         train, _, test = data_preparation(config, dataset)
-        model = LightGCN(config, train.dataset).to(asked.device)
+        model = LightGCN(config, train.dataset)
         tables = {"user": model.user_embedding, "item": model.item_embedding}
         place = {n: places(dataset, f"{n}_id", len(rows[n])) for n in COLUMNS}
         for name, table in tables.items():
             table.weight.data[place[name]] = torch.from_numpy(rows[name])
-        trainer = Trainer(config, model)
+        trainer = Trainer(config, model.to(asked.device))
         epochs, evaluations = [], []
         for epoch in range(asked.epochs):
             started = wait(asked.device)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ccdgraph.data.interactions import UserItems
 from ccdgraph.nn.backbone import Embeddings
-from ccdgraph.topk import topk as topk
+from ccdgraph.topk import topk
 
 BUDGET = 128 * 2**20
 # On a CPU: the C library maps blocks above 32 MiB anew each time, and their pages cost like a pass.

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ccdgraph import ranking
 from ccdgraph.data.interactions import Interactions, UserItems
-from ccdgraph.ranking import mask_seen, ranks_of, recommend_lists, topk, user_chunks
+from ccdgraph.ranking import mask_seen, ranks_of, recommend_lists, user_chunks
+from ccdgraph.topk import topk
 
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 INF = float("inf")

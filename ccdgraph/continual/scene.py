@@ -18,8 +18,8 @@ from ccdgraph.data.stream import Block
 from ccdgraph.distill.trajectory import Snapshots
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings, MultVAE
 from ccdgraph.sampling import TripletBatches
+from ccdgraph.selection import Validation
 from ccdgraph.train import FitConfig, Objective, Part, embed, fit, pairwise, reconstruction
-from ccdgraph.validation import Validation
 
 
 @dataclass(frozen=True)

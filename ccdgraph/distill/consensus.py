@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ccdgraph.ranking import topk
+from ccdgraph.topk import topk
 
 
 @dataclass(frozen=True)

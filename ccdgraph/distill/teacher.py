@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ccdgraph.data.interactions import UserItems
-from ccdgraph.ranking import BUDGET, Scorer, by_chunks, mask_seen, topk
+from ccdgraph.ranking import BUDGET, Scorer, by_chunks, mask_seen
+from ccdgraph.topk import topk
 
 _POWER = -0.05
 

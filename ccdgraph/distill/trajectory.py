@@ -11,7 +11,8 @@ from torch import Tensor
 from ccdgraph.data.interactions import UserItems
 from ccdgraph.distill.lists import check_lists
 from ccdgraph.nn.backbone import Embeddings
-from ccdgraph.ranking import BUDGET, Scorer, recommend_lists, topk, user_chunks
+from ccdgraph.ranking import BUDGET, Scorer, recommend_lists, user_chunks
+from ccdgraph.topk import topk
 
 
 @dataclass(frozen=True)

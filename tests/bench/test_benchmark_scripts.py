@@ -1,6 +1,7 @@
 """The arithmetic of the benchmark scripts, and one small size through the largest of them."""
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -51,6 +52,33 @@ def test_a_ratio_that_got_worse_is_named(capsys):
     assert worse({"one": 1.4, "other": 1.0}, stored, 1.5) == []
     assert worse({"one": 1.6, "other": 2.0}, stored, 1.5) == ["one"]
     assert "1.600" in capsys.readouterr().out
+
+
+LAYER = {
+    "gather floor": 1.0,
+    "CSR forward": 0.5,
+    "CSR forward and backward": 2.0,
+    "PyG LGConv forward": 8.0,
+    "PyG LGConv forward and backward": 16.0,
+}
+ALONE = {"CSR forward, launched alone": 3.0, "CSR forward and backward, launched alone": 4.0}
+
+
+@pytest.mark.parametrize(("alone", "expected"), [({}, 2 / 16), (ALONE, 4 / 16)])
+def test_what_is_launched_alone_is_compared_with_what_is_launched_alone(alone, expected):
+    """Fails if a recorded layer, where there is one, is compared with PyG's, which is not."""
+    found = {
+        "propagation": LAYER | alone,
+        "serving": {"student": [1.0, 1.0], "ensemble": [2.0, 2.0]},
+        "evaluation": {"evaluation": 1.0, "lists of everyone": 2.0},
+        "steps, 100k": {"sampled": [1.0, 1.0], "whole": [2.0, 2.0]},
+    }
+    ratios = script("speed").ratios(found)
+    assert ratios["CSR / PyG LGConv, forward and backward"] == expected
+    assert ratios["CSR forward and backward / gather floor"] == 2
+    rows = {name: row for name, *row in script("figures").propagation(found)}
+    assert rows["CSR"] == ["500.0", "0.50", "2000.0", "2.00"]
+    assert ("CSR, launched alone" in rows) == bool(alone)
 
 
 class Counted:
@@ -106,6 +134,25 @@ def test_ratios_of_peers_are_to_the_model_of_their_kind():
     text = script("peers").table({"peers": peers})
     assert "| PyG LightGCN | 9.00 | 4.5 |" in text
     assert "implicit" not in text and "RecBole" not in text, "neither was measured"
+
+
+def test_a_peer_that_fails_leaves_what_was_measured_before_it(tmp_path, monkeypatch):
+    """Fails if the file is written once, at the end, or if its table needs every peer."""
+    peers, row = script("peers"), {"seconds an epoch": 2.0, "seconds an evaluation": 1.0}
+
+    def trained(*_):
+        yield {"ccdgraph LightGCN": row | {"recall@20": 0.1}}
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(peers, "trained", trained)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # of the tests that follow
+    argv = ["peers.py", "--sizes", "200", "150", "2000", "--to", str(tmp_path / "found.json")]
+    monkeypatch.setattr("sys.argv", argv)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        peers.main()
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert list(found["peers"]) == ["ccdgraph LightGCN"]
+    assert "| ccdgraph LightGCN | 2.00 |" in (tmp_path / "found.md").read_text()
 
 
 def test_one_small_size_goes_through_every_stage(tmp_path):

@@ -5,7 +5,7 @@ from ccdgraph.config import rng
 from ccdgraph.data import Interactions, UserItems, synthetic_stream
 from ccdgraph.evaluate import evaluate
 from ccdgraph.nn import Embeddings
-from ccdgraph.validation import Validation
+from ccdgraph.selection import Validation
 
 BLOCK = synthetic_stream(80, 60, 1500, num_blocks=1)[0]
 SIZES = BLOCK.num_users, BLOCK.num_items
