@@ -2,12 +2,18 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
+from ccdgraph.bench import SuiteConfig
 from ccdgraph.cli import app
+from ccdgraph.config import from_dict
+from ccdgraph.nn import BackboneConfig
+from ccdgraph.run import DistillConfig, RunConfig
+from ccdgraph.run.tune import TuneConfig
 
 COMMANDS = get_command(app)
 ROOT = Path(__file__).parents[1]
@@ -78,6 +84,24 @@ def test_every_file_of_the_repository_that_is_named_exists(page):
         made = place.startswith(("docs/_build", "benchmarks/results/"))
         made = made or place.endswith("_tuned.toml")
         assert made or (ROOT / place).exists() or (ROOT / f"{place}.py").exists(), place
+
+
+def configurations():
+    """Every block of TOML in the pages of the documentation."""
+    block = re.compile(r"\.\. code-block:: toml\n\n((?: {3,}.*\n|\n)+)")
+    for page in sorted(ROOT.glob("docs/*.rst")):
+        for number, text in enumerate(block.findall(page.read_text(encoding="utf-8"))):
+            yield pytest.param(tomllib.loads(text), id=f"{page.stem}-{number}")
+
+
+@pytest.mark.parametrize("table", list(configurations()))
+def test_every_configuration_is_one(table):
+    """Each is that of a run, of a distillation, a search or a suite, or a backbone of one."""
+    kinds = {"strategies": SuiteConfig, "space": TuneConfig, "distill": DistillConfig}
+    kind = next((kinds[key] for key in kinds if key in table), RunConfig)
+    if list(table) == ["backbone"]:
+        kind, table = BackboneConfig, table["backbone"]
+    assert from_dict(kind, table)
 
 
 def test_commands_are_found_where_they_are_typed(tmp_path):
