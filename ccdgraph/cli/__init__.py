@@ -24,6 +24,7 @@ from ccdgraph.cli.serving import commands as serving_commands
 
 app = typer.Typer(
     help="Continual collaborative distillation for recommendation on an evolving graph.",
+    epilog="Example: ccdgraph demo --to runs/demo; ccdgraph COMMAND --help shows one of each",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

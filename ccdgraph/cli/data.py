@@ -12,7 +12,11 @@ from ccdgraph.cli.failure import in_one_sentence
 if TYPE_CHECKING:
     from ccdgraph.data import Stream
 
-commands = typer.Typer(help="Look at data, and convert it.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Look at data, and convert it.",
+    epilog="Example: ccdgraph data describe events.csv",
+    no_args_is_help=True,
+)
 
 _Overrides = Annotated[
     list[str] | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 from typing import Literal
@@ -49,7 +50,8 @@ def module_name(name: str) -> str:
 def next_commands(kind: Kind, name: str, test: Path) -> list[str]:
     """What to type next."""
     path = f"{module_name(name)}:{name}"
-    lines = [f"python -m pytest {test}"]
+    lines = [] if find_spec("pytest") else ["pip install pytest"]
+    lines.append(f"python -m pytest {test}")
     if kind == "backbone":
         lines.append(f"ccdgraph demo --set ccd.student.backbone={path}")
     if kind == "strategy":

@@ -11,6 +11,7 @@ class MyGAT(Backbone):
     def propagate(self, x, graph):
         return x + self.conv(x, graph.edge_index.as_tensor())
 END
-ccdgraph demo --to runs/mine --set ccd.student.backbone=my_gat:MyGAT "$@"
+ccdgraph demo --to runs/mine --set ccd.student.backbone=my_gat:MyGAT \
+    --set ccd.generation.fit.min_steps=150 "$@"
 ccdgraph recommend runs/mine --user c2u0000
 ccdgraph report runs/mine

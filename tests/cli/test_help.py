@@ -7,11 +7,11 @@ GROUP = typer.main.get_command(app)
 
 
 def commands(group, *path):
+    """Every command and every group of commands, but the one on top."""
     for name, command in group.commands.items():
+        yield (*path, name), command
         if hasattr(command, "commands"):
             yield from commands(command, *path, name)
-        else:
-            yield (*path, name), command
 
 
 def test_the_help_of_every_command_ends_with_an_example_of_it():
@@ -22,6 +22,11 @@ def test_the_help_of_every_command_ends_with_an_example_of_it():
         assert (command.epilog or "").startswith(example), path
         shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"}).stdout
         assert command.epilog in shown
+
+
+def test_the_help_on_top_ends_with_an_example():
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).stdout
+    assert shown.rstrip().splitlines()[-1].strip().startswith("Example: ccdgraph demo")
 
 
 def test_examples_name_options_that_there_are():

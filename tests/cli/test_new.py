@@ -32,6 +32,12 @@ def test_what_is_written_keeps_the_style_of_the_package(kind, tmp_path):
     subprocess.run([*command, "--select", "E,F,B,UP,N,SIM", "--ignore", "B008"], check=True)
 
 
+def test_without_pytest_it_is_the_first_thing_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("ccdgraph.cli.new.find_spec", lambda name: None)
+    said = invoke("backbone", "MyOwn", "--to", tmp_path).stdout
+    assert said.index("pip install pytest") < said.index("python -m pytest")
+
+
 def test_nothing_is_overwritten(tmp_path):
     invoke("term", "MyOwn", "--to", tmp_path)
     (tmp_path / "my_own.py").write_text("mine")
