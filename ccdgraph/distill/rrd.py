@@ -26,9 +26,9 @@ class RRD(Term):
     User side: Kang et al., *DE-RRD*, CIKM 2020, https://arxiv.org/abs/2012.04357. Item side: Kang
     et al., *Item-side Ranking Regularized Distillation*, Information Sciences 2021,
     https://doi.org/10.1016/j.ins.2021.08.060. Deviations: the served scores are distilled (the code
-    of CCD distils the layer-0 tables), the lists are taken whole instead of sampled, as the authors later
-    advise, and ``num_rest`` entries are drawn once for everyone and masked by user, since they are
-    most of the catalogue and one matrix product scores them all.
+    of CCD distils the layer-0 tables), the lists are taken whole instead of sampled, as the authors
+    later advise, and ``num_rest`` entries are drawn once for everyone and masked by user, since
+    they are most of the catalogue and one matrix product scores them all.
 
     Args:
         lists: the teacher's lists, best first, ``[U, K]`` (or ``[I, K]``); ``-1`` pads.
