@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ccdgraph.config import rng
 from ccdgraph.data.interactions import Interactions, UserItems
 from ccdgraph.ranking import BUDGET, Scorer, user_chunks
 from ccdgraph.sampling import Pairs, draw_negatives
@@ -57,13 +59,17 @@ def reliability(probability: Tensor, label: Tensor, bins: int = 15) -> Reliabili
         )
     if not ((probability >= 0) & (probability <= 1)).all():
         raise ValueError("'probability' holds NaN or values outside [0, 1]; pass sigmoids")
-    place = (probability * bins).long().clamp(max=bins - 1)
+    place = _bin(probability, bins)
     count = torch.bincount(place, minlength=bins)
     total = [
         torch.zeros(bins, dtype=torch.float64, device=place.device).index_add_(0, place, x.double())
         for x in (probability, label)
     ]
     return Reliability(total[0] / count, total[1] / count, count)
+
+
+def _bin(probability: Tensor, bins: int) -> Tensor:
+    return (probability * bins).long().clamp(max=bins - 1)
 
 
 def labelled_pairs(
@@ -101,3 +107,86 @@ def predicted(scorer: Scorer, pairs: Pairs, *, budget: int = BUDGET) -> Tensor:
         found[here] = scorer.scores(chunk)[place[here] - first, pairs.item[here]].sigmoid()
         first += len(chunk)
     return found
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model predicts for some pairs.
+
+    Args:
+        probability: in [0, 1], ``[n]``.
+        label: 1 for a positive, 0 otherwise, ``[n]``.
+        user: of each pair, int64 ``[n]``.
+    """
+
+    probability: Tensor
+    label: Tensor
+    user: Tensor
+
+
+def ece_test(
+    first: Sequence[Answers],
+    second: Sequence[Answers],
+    *,
+    shared: bool = False,
+    bins: int = 15,
+    draws: int = 10_000,
+) -> float:
+    r"""p-value of the two-sided bootstrap test that two models are equally well calibrated.
+
+    Users are drawn with replacement, each with all pairs and both predictions of them. With
+    :math:`d` the difference of the two calibration errors, averaged over runs, and :math:`d^*`
+    that of one of ``B`` draws,
+
+    .. math:: p = \frac{1 + \#\{d^* : |d^* - d| \ge |d|\}}{1 + B}
+
+    Hall and Wilson, *Two Guidelines for Bootstrap Hypothesis Testing*, Biometrics 1991. It speaks
+    of other users of the same trained models; a test over runs speaks of other seeds.
+
+    Args:
+        first: of one model, by run.
+        second: of the other model, for the same pairs in the same order.
+        shared: an id is the same user in all runs, drawn for all of them at once.
+        bins: of equal width.
+        draws: of the bootstrap.
+    """
+    if [own.label.tolist() for own in first] != [own.label.tolist() for own in second]:
+        raise ValueError("'first' and 'second' have other labels; ask both models the same pairs")
+    who, run = _drawn_as_one(first, shared=shared)
+    num = int(who.max()) + 1
+    count = torch.zeros(num, len(first), dtype=torch.float64)
+    count.index_put_((who, run), torch.ones(len(who), dtype=torch.float64), accumulate=True)
+    errors = [_errors(side, who, run, bins) for side in (first, second)]
+
+    def difference(times: Tensor) -> Tensor:  # [n, users] -> [n]
+        pairs = (times @ count).clamp(min=1)  # a draw may leave a run without any
+        own, other = (torch.tensordot(times, e, 1).abs().sum(-1) / pairs for e in errors)
+        found: Tensor = (own - other).mean(-1)
+        return found
+
+    observed, further = difference(torch.ones(1, num, dtype=torch.float64)), 0
+    generator = rng("bootstrap")
+    for start in range(0, draws, 500):
+        drawn = torch.randint(num, (min(500, draws - start), num), generator=generator)
+        times = torch.zeros(drawn.shape, dtype=torch.float64)
+        times.scatter_add_(1, drawn, torch.ones_like(times))
+        further += int(((difference(times) - observed).abs() >= observed.abs()).sum())
+    return (1 + further) / (1 + draws)
+
+
+def _drawn_as_one(runs: Sequence[Answers], *, shared: bool) -> tuple[Tensor, Tensor]:
+    """What is drawn as one, numbered from 0, and the run, of every pair, ``[n]`` each."""
+    user = torch.cat([own.user for own in runs]).long()
+    run = torch.cat([torch.full_like(own.user, k).long() for k, own in enumerate(runs)])
+    key = user if shared else run * (int(user.max()) + 1) + user
+    return key.unique(return_inverse=True)[1], run
+
+
+def _errors(side: Sequence[Answers], who: Tensor, run: Tensor, bins: int) -> Tensor:
+    """What a user's predictions exceed the outcomes by, ``[users, runs, bins]``."""
+    probability, label = (
+        torch.cat([getattr(own, name) for own in side]) for name in ("probability", "label")
+    )
+    found = torch.zeros(int(who.max()) + 1, len(side), bins, dtype=torch.float64)
+    place = (who, run, _bin(probability, bins))
+    return found.index_put_(place, (probability - label).double(), accumulate=True)

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from ccdgraph.calibration import labelled_pairs, predicted, reliability
+from ccdgraph.calibration import Answers, ece_test, labelled_pairs, predicted, reliability
+from ccdgraph.config import rng
 from ccdgraph.data import Interactions, UserItems
 from ccdgraph.nn import Embeddings
 
@@ -68,3 +69,65 @@ def test_predictions_are_sigmoids_of_the_pairs_in_any_chunks():
     expected = out.pairs(pairs.user, pairs.item).sigmoid()
     for budget in (1, 2**20):
         torch.testing.assert_close(predicted(out, pairs, budget=budget), expected)
+
+
+def two_models(draw: torch.Generator, shift: float) -> tuple[Answers, Answers]:
+    """Both wrong by a different amount for every user, the second by ``shift`` more."""
+    user = torch.arange(60).repeat_interleave(20)
+    logit = torch.randn(len(user), generator=draw)
+    label = (torch.rand(len(user), generator=draw) < logit.sigmoid()).float()
+    wrong = torch.randn(2, 60, generator=draw)[:, user] + torch.tensor([[0.0], [shift]])
+    first, second = (Answers((logit + 0.5 + own).sigmoid(), label, user) for own in wrong)
+    return first, second
+
+
+def test_equally_wrong_models_are_told_apart_no_more_often_than_allowed():
+    """Drawing pairs instead of users, or not subtracting the difference, rejects 15 or more."""
+    draw = torch.Generator().manual_seed(0)
+    p = [ece_test([a], [b], draws=400) for a, b in (two_models(draw, 0.0) for _ in range(100))]
+    assert sum(value < 0.05 for value in p) <= 10
+    assert 0.35 < sum(p) / len(p) < 0.7
+
+
+def test_a_model_that_is_further_off_is_found():
+    first, second = two_models(torch.Generator().manual_seed(1), 1.0)
+    assert ece_test([first], [second], draws=400) == 1 / 401
+    assert ece_test([first], [first], draws=40) == 1
+
+
+def test_bootstrap_equals_a_loop_over_drawn_users():
+    """Reliability of the pairs of the drawn users, as often as they are drawn, run by run."""
+    draw = torch.Generator().manual_seed(2)
+    runs = [two_models(draw, 0.2) for _ in range(2)]
+
+    def mean_difference(drawn: list[tuple[int, int]]) -> float:
+        total = 0.0
+        for k, models in enumerate(runs):
+            users = [u for run, u in drawn if run == k]
+            ece = []
+            for model in models:
+                rows = torch.cat([(model.user == u).nonzero().flatten() for u in users])
+                ece.append(reliability(model.probability[rows], model.label[rows]).ece)
+            total += (ece[0] - ece[1]) / 2
+        return total
+
+    everyone = [(k, u) for k in range(2) for u in range(60)]
+    observed = mean_difference(everyone)
+    places = torch.randint(120, (50, 120), generator=rng("bootstrap"))
+    found = [mean_difference([everyone[place] for place in row]) for row in places.tolist()]
+    further = sum(abs(value - observed) >= abs(observed) for value in found)
+    assert ece_test(*zip(*runs, strict=True), draws=50) == (1 + further) / 51
+
+
+def test_users_whom_all_runs_share_count_once():
+    first, second = two_models(torch.Generator().manual_seed(3), 0.3)
+    alone = ece_test([first], [second], draws=500)
+    assert ece_test([first] * 5, [second] * 5, draws=500, shared=True) == alone
+    assert ece_test([first] * 5, [second] * 5, draws=500) < alone
+
+
+def test_models_asked_other_pairs_are_not_compared():
+    first, second = two_models(torch.Generator().manual_seed(0), 0.0)
+    other = Answers(second.probability, 1 - second.label, second.user)
+    with pytest.raises(ValueError, match="ask both models the same pairs"):
+        ece_test([first], [other])
