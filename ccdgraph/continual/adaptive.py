@@ -19,6 +19,7 @@ from ccdgraph.continual.signals import (
     misses,
     new_share,
     popularity_shift,
+    ranks,
 )
 from ccdgraph.continual.strategy import Strategy
 from ccdgraph.data.stream import Block
@@ -135,6 +136,8 @@ class AdaptiveCCD(Strategy):
             found["popularity"] = [shift]
         if "miss" in asked and len(rows):
             found["miss"] = self._windows(misses(student, rows, seen, k=k))
+        if "rank" in asked and len(rows):
+            found["rank"] = self._windows(ranks(student, rows, seen))
         if "loss" in asked and len(rows):
             found["loss"] = self._windows(losses_before(student, rows, seen, generator=draws))
         if "disagreement" in asked and len(rows):

@@ -11,9 +11,13 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from ccdgraph.continual.config import CCDConfig, ReplayConfig, StudentConfig, TeacherConfig
 
-Signal = Literal["miss", "loss", "popularity", "disagreement", "new"]
+Signal = Literal["miss", "rank", "loss", "popularity", "disagreement", "new"]
 Stage = TypeVar("Stage", StudentConfig, TeacherConfig)
-WITHIN: tuple[Signal, ...] = ("miss", "loss")  # a series within a block; the others are one number
+WITHIN: tuple[Signal, ...] = (
+    "miss",
+    "rank",
+    "loss",
+)  # a series within a block; the others are one number
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,8 @@ class Detector:
     """One detector on one signal.
 
     Args:
-        signal: ``"miss"`` and ``"loss"`` of the rows before they are learnt (means over windows),
+        signal: ``"miss"``, ``"rank"`` and ``"loss"`` of the rows before they are learnt (means over
+            windows),
             ``"popularity"`` (Jensen-Shannon distance to the block before), ``"disagreement"`` of
             student and teacher, or the share of rows with ``"new"`` entities.
         method: ``"adwin"`` and ``"page-hinkley"`` on a series, of every window so far; ``"step"``

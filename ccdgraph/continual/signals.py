@@ -9,7 +9,7 @@ from torch.nn import functional
 from ccdgraph.data.interactions import Interactions, UserItems
 from ccdgraph.data.stream import Block
 from ccdgraph.distill.diagnostics import overlap
-from ccdgraph.ranking import Scorer, recommend_lists
+from ccdgraph.ranking import Scorer, mask_seen, recommend_lists, user_chunks
 from ccdgraph.sampling import draw_negatives
 
 
@@ -54,6 +54,28 @@ def losses_before(
         gaps[here] = scores[row, rows.item[here]] - scores[row, drawn[here, 0]]
         first += len(chunk)
     return -functional.logsigmoid(gaps)
+
+
+def ranks(scorer: Scorer, rows: Interactions, seen: UserItems) -> Tensor:
+    r"""Share of its user's unseen items that score above a row's item, in [0, 1], ``[n]``.
+
+    .. math:: \frac{|\{ j \notin S_u : s_{uj} > s_{ui} \}|}{|\{ j \notin S_u \}|}
+
+    with :math:`S_u` what the user had before. Says how far off a miss is, and compares with all
+    items where a loss draws one, so that fewer rows show that some users turn.
+
+    Args:
+        scorer: see :func:`misses`.
+        rows: see :func:`misses`; a seen item counts as the last.
+        seen: see :func:`misses`.
+    """
+    found, unseen = [torch.empty(0, device=rows.user.device)], seen.num_items - seen.degree
+    for place in user_chunks(torch.arange(len(rows), device=rows.user.device), scorer.num_items):
+        user, item = rows.user[place], rows.item[place]
+        scores = mask_seen(scorer.scores(user).clone(), user, seen)  # a scorer may keep its own
+        above = (scores > scores.gather(1, item.unsqueeze(1))).sum(1)
+        found.append(above / unseen[user].clamp(min=1))
+    return torch.cat(found)
 
 
 def js_distance(first: Tensor, second: Tensor) -> float:

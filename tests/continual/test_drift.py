@@ -21,7 +21,7 @@ from ccdgraph.continual.drift import (
 from ccdgraph.data import synthetic_stream
 from ccdgraph.testing import check_strategy
 
-SIGNALS = ("miss", "loss", "popularity", "disagreement", "new")
+SIGNALS = ("miss", "rank", "loss", "popularity", "disagreement", "new")
 EVERYTHING = tuple(Detector(signal, alpha=0.4) for signal in SIGNALS)
 REACT = (
     Action("update-teacher"),

@@ -11,6 +11,7 @@ from ccdgraph.continual.signals import (
     misses,
     new_share,
     popularity_shift,
+    ranks,
 )
 from ccdgraph.data import Interactions, UserItems, synthetic_stream
 from ccdgraph.nn import Embeddings
@@ -37,6 +38,27 @@ def test_misses_equal_a_loop(k):
         best = sorted(free, key=lambda i: (-score[i], i))[:k]
         expected.append(float(item not in best))
     assert misses(out, ROWS, SEEN, k=k).tolist() == expected
+
+
+def test_ranks_equal_a_loop_and_leave_the_scores_alone():
+    out, expected = embeddings(), []
+    taken = {0: {3, 5}, 2: {6}}
+    for user, item in zip(ROWS.user.tolist(), ROWS.item.tolist(), strict=True):
+        score = (out.user[user] @ out.item.T).tolist()
+        free = [i for i in range(9) if i not in taken.get(user, set())]
+        expected.append(sum(score[i] > score[item] for i in free) / len(free))
+    assert ranks(out, ROWS, SEEN).tolist() == pytest.approx(expected)
+
+    class Kept:
+        num_users, num_items, kept = 4, 9, out.user @ out.item.T
+
+        def scores(self, user):
+            return self.kept[user[0] : user[-1] + 1]
+
+    rows = Interactions(torch.tensor([0, 1, 2]), torch.tensor([8, 2, 6]))
+    assert ranks(Kept(), rows, SEEN)[2] == 1  # seen: the last
+    assert torch.isfinite(Kept.kept).all()
+    assert ranks(out, ROWS[:0], SEEN).tolist() == []
 
 
 def test_losses_equal_a_loop_over_the_same_draws():
