@@ -11,7 +11,7 @@ import torch
 from online_world import METRIC, Measured
 
 from ccdgraph.bench.paired import holm, wilcoxon
-from ccdgraph.calibration import reliability
+from ccdgraph.calibration import Answers, ece_test, reliability
 
 
 def cell_figures(own: Sequence[Measured], alone: Sequence[Measured]) -> dict[str, Any]:
@@ -28,26 +28,35 @@ def cell_figures(own: Sequence[Measured], alone: Sequence[Measured]) -> dict[str
     return {METRIC: recall, "ece": ece, "gap by block": gap}
 
 
-def compare(first: Sequence[Measured], second: Sequence[Measured]) -> dict[str, float]:
-    """Differences of the first: recall by user of every seed, ECE by seed."""
+def compare(
+    first: Sequence[Measured], second: Sequence[Measured], *, shared: bool
+) -> dict[str, float]:
+    """Differences of the first: recall by user, ECE by seed and by user.
+
+    Args:
+        first: of one kind of student, by seed.
+        second: of the other.
+        shared: the users are the same for all seeds; their mean over seeds is then what is tested.
+    """
     from scipy import stats
 
-    difference = pd.concat(
-        [a.users - b.users for a, b in zip(first, second, strict=True)], ignore_index=True
-    )
+    by = [a.users - b.users for a, b in zip(first, second, strict=True)]
+    difference = pd.concat(by).groupby(level=0).mean() if shared else pd.concat(by)
     ece = [[m.table().ece for m in side] for side in (first, second)]
+    answers = [[Answers(*m.predictions()) for m in side] for side in (first, second)]
     return {
         METRIC: float(difference.mean()),
         f"p {METRIC}": wilcoxon(difference),
         "ece": statistics.mean(ece[0]) - statistics.mean(ece[1]),
         "p ece": float(stats.ttest_rel(*ece).pvalue) if len(first) > 1 else 1.0,
+        "p ece by user": ece_test(*answers, shared=shared),
         "pairs": len(difference),
     }
 
 
 def corrected(tests: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     """Holm's correction over the cells, for each quantity."""
-    for name in (f"p {METRIC}", "p ece"):
+    for name in (f"p {METRIC}", "p ece", "p ece by user"):
         for test, p in zip(tests.values(), holm([t[name] for t in tests.values()]), strict=True):
             test[f"corrected {name}"] = p
     return tests

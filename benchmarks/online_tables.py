@@ -50,22 +50,19 @@ def online(result: Record) -> Iterator[str]:
     yield from header(*(f"{name}, s" if "/" not in name else name for name in result["seconds"]))
     yield row(*(f"{value:.2f}" for value in result["seconds"].values()))
     yield ""
-    columns = ("recall@20", "corrected p", "ECE", "corrected p")
-    yield from header("auxiliary - direct", *columns)
-    for name, test in result["auxiliary - direct"].items():
-        values = (f"{test['recall@20']:+.4f}", f"{test['corrected p recall@20']:.1e}")
-        sure = f"{test['corrected p ece']:.1e}" if len(alone["ece"]) > 1 else "-"
-        more = (f"{test['ece']:+.4f}", sure)
-        yield row(name, *values, *more)
-    if result["sweep"]:
+    for name in ("auxiliary - direct", "distilled - alone"):
+        columns = ("recall@20", "corrected p", "ECE", "corrected p, seeds", "corrected p, users")
+        yield from header(name, *columns)
+        for cell, test in result[name].items():
+            yield row(cell, *tested(test, "corrected ", len(alone["ece"])))
         yield ""
-        yield from header("lift", "none", "direct", "auxiliary", "difference", "p", "ECE", "p")
+    if result["sweep"]:
+        columns = ("difference", "p", "ECE", "p, seeds", "p, users")
+        yield from header("lift", "none", "direct", "auxiliary", *columns)
         for lift, found in result["sweep"].items():
             kinds = ("no distillation", "direct", "auxiliary")
             means = (f"{statistics.mean(found[kind]['recall@20']):.4f}" for kind in kinds)
-            test = found["auxiliary - direct"]
-            values = (f"{test['recall@20']:+.4f}", f"{test['p recall@20']:.1e}")
-            yield row(lift, *means, *values, f"{test['ece']:+.4f}", f"{test['p ece']:.1e}")
+            yield row(lift, *means, *tested(found["auxiliary - direct"], "", len(alone["ece"])))
         yield ""
         weights = list(next(iter(result["sweep"].values()))["auxiliary - direct by weight"])
         yield from header("lift", *(f"at weight {weight}" for weight in weights))
@@ -73,6 +70,15 @@ def online(result: Record) -> Iterator[str]:
             tests = found["auxiliary - direct by weight"].values()
             stars = ((t["recall@20"], t["corrected p recall@20"] < 0.05) for t in tests)
             yield row(lift, *(f"{gap:+.4f}{' *' * sure}" for gap, sure in stars))
+
+
+def tested(test: Record, which: str, seeds: int) -> Iterator[str]:
+    """Differences in Recall and ECE, and their p-values; one seed has no test over seeds."""
+    yield f"{test['recall@20']:+.4f}"
+    yield f"{test[which + 'p recall@20']:.1e}"
+    yield f"{test['ece']:+.4f}"
+    yield f"{test[which + 'p ece']:.1e}" if seeds > 1 else "-"
+    yield f"{test[which + 'p ece by user']:.1e}" if which + "p ece by user" in test else ""
 
 
 def by_block(cells: Record) -> Iterator[str]:
@@ -84,7 +90,7 @@ def by_block(cells: Record) -> Iterator[str]:
 
 
 def drift(result: Record) -> Iterator[str]:
-    """Delays and false alarms by detector, and what reactions change."""
+    """Delays and false alarms by detector."""
     shares = list(result["detection"])
     late = (f"within a block, {share} turn" for share in shares)
     yield from header("detector", "setting", *late, "false alarms")
@@ -97,10 +103,18 @@ def drift(result: Record) -> Iterator[str]:
         setting = result["settings"][name]
         used = "threshold" if setting["method"] == "page-hinkley" else "alpha"
         yield row(name, f"{used} {setting[used]}", *counts, f"{false:.1%}")
-    for share, by in result["reactions"].items():
+    if result["reactions"]:
         yield ""
-        names = ("recall since the drift", "LA", "RA", "H")
-        yield from header(f"{share} turn, on {result['calls the actions']}", *names)
+        yield from reactions(result)
+
+
+def reactions(result: Record) -> Iterator[str]:
+    """What reactions to an alarm change."""
+    caller = result["calls the actions"]
+    used = f"{caller}, alpha {result['settings'][caller]['alpha']}"
+    names = ("recall since the drift", "LA", "RA", "H")
+    for share, by in result["reactions"].items():
+        yield from header(f"{share} turn, on {used}", *names)
         for name, runs in by.items():
             differ = [
                 {key: run[key] - base[key] for key in names}
@@ -108,6 +122,7 @@ def drift(result: Record) -> Iterator[str]:
             ]
             shown, label = (runs, name) if name == "none" else (differ, f"{name}, minus none")
             yield row(label, *(spread([run[key] for run in shown]) for key in names))
+        yield ""
 
 
 def features(result: Record) -> Iterator[str]:
@@ -145,6 +160,7 @@ def alignment(result: Record) -> Iterator[str]:
 
 TABLES = {
     "detection": drift,
+    "reactions": reactions,
     "refreshed": alignment,
     "tests": features,
     "cells": online,

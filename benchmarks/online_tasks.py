@@ -26,7 +26,7 @@ from ccdgraph.distill.labels import StoreReader
 Cell = tuple[str, str, int, float]  # kind of student, teacher, lag, weight
 ALONE: Cell = ("alone", "", 0, 0.0)
 INTO = {"direct": "served", "auxiliary": "auxiliary"}
-FREE = {"seeds", "jobs", "device", "to", "runs", "path", "sweep"}  # change no piece
+FREE = {"seeds", "choose", "jobs", "device", "to", "runs", "path", "sweep"}  # change no piece
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,13 @@ class Biased:
 
 @dataclass(frozen=True)
 class World:
-    """One stream, its seed, its store of labels, what a teacher cost, and a student's base."""
+    """One stream, its seed, its store of labels, what a teacher cost, and a student's base.
+
+    Lessons are the blocks as models learn them, without validation rows where all epochs count.
+    """
 
     stream: Stream
+    lessons: Sequence[Block]
     seed: int
     store: Path
     seconds: dict[str, float]
@@ -60,10 +64,11 @@ class World:
 
 def config(options: argparse.Namespace, dim: int, **more: Any) -> OnlineConfig:
     """Settings of a teacher or a student."""
-    fit = FitConfig(epochs=options.epochs, lr=1e-2, patience=options.patience)
-    base = BaseConfig(1024, NEGATIVES, replace(fit, epochs=options.base * options.epochs))
+    how = {name: getattr(options, name) for name in ("epochs", "lr", "weight_decay", "patience")}
+    fit, batch = FitConfig(**how), options.batch
+    base = BaseConfig(batch, NEGATIVES, replace(fit, epochs=options.base * options.epochs))
     model = BackboneConfig(options.backbone, dim)
-    shared = {"batch_size": 1024, "negatives": NEGATIVES, "fit": fit, "hard": "bce"}
+    shared = {"batch_size": batch, "negatives": NEGATIVES, "fit": fit, "hard": "bce"}
     return OnlineConfig(model, base, **shared, soft="pointwise", **more)
 
 
@@ -82,18 +87,26 @@ def stream_of(options: argparse.Namespace, seed: int) -> Stream:
     ).to(device)
 
 
+def lessons_of(options: argparse.Namespace, stream: Stream) -> list[Block]:
+    """The blocks; with ``validate`` 0 without validation rows, so that the last epoch is kept."""
+    if options.validate:
+        return list(stream)
+    return [replace(block, valid=block.valid[:0]) for block in stream]
+
+
 def make_world(options: argparse.Namespace, seed: int, folder: Path, lift: float) -> World:
     """The stream, and labels of every age that some student asks for; taken up when made before."""
     stream, made = stream_of(options, seed), folder / "world.pt"
+    lessons = lessons_of(options, stream)
     if not made.exists():
         shutil.rmtree(folder / "labels", ignore_errors=True)  # what a process that ended left
         seconds = label_stream(options, stream, seed, folder / "labels", lift)
         student = Online(config(options, options.student), seed=seed)
-        student.update(stream[0])
+        student.update(lessons[0])
         base = {name: value.cpu() for name, value in student.state().items()}
         write_whole(made, {"seconds": seconds, "base": base})
     kept = torch.load(made, weights_only=False)
-    return World(stream, seed, folder / "labels", kept["seconds"], kept["base"])
+    return World(stream, lessons, seed, folder / "labels", kept["seconds"], kept["base"])
 
 
 def label_stream(
@@ -109,7 +122,7 @@ def label_stream(
     teacher = Online(config(options, options.teacher), seed=seed)
     seconds = {"train": 0.0, "label": 0.0}
     with LabelWriter(store, {}) as writer:
-        for block in stream.blocks[:-1]:
+        for block in lessons_of(options, stream)[:-1]:
             started = time.perf_counter()
             scorer = Biased(teacher.update(block), seed, options.slope, lift)
             trained = time.perf_counter()
@@ -186,17 +199,16 @@ def learn_all(world: World, wanted: Sequence[OnlineConfig], first: int = FIRST) 
 
     Students are the same for as long as they read the same labels, and learnt once till then.
     """
-    blocks = world.stream.blocks
-    exams = {block.index: Exam(world, block) for block in blocks[first:]}
+    exams = {block.index: Exam(world, block) for block in world.stream.blocks[first:]}
     done: dict[Any, tuple[Any, dict[str, Tensor]]] = {}
     for settings in wanted:
         student, state = None, world.base
-        for block in blocks[1:]:
+        for block in world.lessons[1:]:
             path = history(settings, block.index)
             if path not in done:
                 if student is None:
                     student = Online(settings, seed=world.seed)
-                    student.restore(state, blocks[: block.index])
+                    student.restore(state, world.lessons[: block.index])
                 out, exam = student.update(block), exams.get(block.index)
                 done[path] = (None if exam is None else exam(out), student.state())
             state = done[path][1]

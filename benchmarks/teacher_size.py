@@ -65,7 +65,8 @@ def main() -> None:
     parser.add_argument("--to", type=Path, help="JSON file to write")
     options = parser.parse_args()
     options.backbone, options.data, options.device = "MF", "planted", "cpu"
-    options.base, options.patience, options.jobs = 3, 0, 1
+    options.base, options.patience, options.jobs, options.validate = 3, 0, 1, 1
+    options.batch, options.lr, options.weight_decay = 1024, 1e-2, 1e-4
     about = {name: value for name, value in vars(options).items() if name != "to"}
     result = {"about": about, **experiment(options)}
     for name, cell in result[METRIC].items():
