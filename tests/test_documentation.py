@@ -117,6 +117,17 @@ def test_a_suite_gives_means_over_its_finished_seeds_and_names_what_has_not_run(
     assert look_up(f"{place} / C, student / H", tmp_path) is None
 
 
+def test_a_strategy_that_has_not_run_has_the_scorers_of_its_family():
+    planned = extension("results_files").planned
+    names = ["CCD", "CCD/tables", "CCD/late", "FineTune", "SPMF"]
+    ran = ["CCD, student", "CCD, teacher", "CCD/tables, student", "FineTune, model"]
+    assert planned(names, ran) == [
+        *("CCD, student", "CCD, teacher", "CCD/tables, student"),
+        *("CCD/late, student", "CCD/late, teacher", "FineTune, model", "SPMF"),
+    ]
+    assert planned(["A", "B"], ["A, model"]) == ["A, model", "B, model"]
+
+
 def test_a_link_to_a_page_or_an_anchor_that_is_not_there_is_found(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "a b.html").write_text('<h1 id="top"></h1><a href="#top">x</a><a href="#no">x</a>')

@@ -66,8 +66,11 @@ def test_every_script_has_the_options_that_are_given(page):
 def offered(script):
     """Options that stand in the source, and those that it builds from the names of defaults."""
     source = (ROOT / script).read_text(encoding="utf-8")
-    names = re.findall(r'"(\w+)": ', source) if 'f"--{name}"' in source else []
-    return {*re.findall(r'"(--[\w-]+)"', source), *(f"--{name}" for name in names)}
+    names = re.findall(r'"(\w+)": ', source) if 'f"--{name' in source else []
+    return {
+        *re.findall(r'"(--[\w-]+)"', source),
+        *(f"--{name.replace('_', '-')}" for name in names),
+    }
 
 
 @each_page

@@ -81,8 +81,10 @@ def _row(cells: Iterable[str]) -> nodes.row:
 
 
 def _entry(cell: str) -> nodes.entry:
-    classes = ["long"] if len(cell) > 60 else []  # settings, not numbers
-    return nodes.entry("", nodes.paragraph(text=cell), classes=classes)
+    if cell.startswith("{"):  # settings, whose quotes stay as they are
+        text = nodes.paragraph("", "", nodes.literal(text=cell))
+        return nodes.entry("", text, classes=["settings"])
+    return nodes.entry("", nodes.paragraph(text=cell))
 
 
 class Measured(SphinxDirective):

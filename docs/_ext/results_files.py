@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,29 @@ def suite(path: Path, metric: str = "recall@20") -> dict[str, Any]:
         tables[place][row]["seeds"] = len(each)
     for place, table in tables.items():
         names = dict.fromkeys(cell["strategy"] for cell in cells)
-        scorers = dict.fromkeys(row.rsplit(", ", 1)[1] for row in table)
-        planned = [f"{strategy}, {scorer}" for strategy in names for scorer in scorers]
         absent = dict.fromkeys(("LA", "RA", "H", "H without D0"), MISSING)
-        tables[place] = {row: table.get(row, absent) for row in planned}
+        tables[place] = {row: table.get(row, absent) for row in planned(names, table)}
     first = next(iter(finished.values()))
     return {"about": _about(first, metric), **tables}
+
+
+def planned(strategies: Iterable[str], measured: Iterable[str]) -> list[str]:
+    """``strategy, scorer`` of everything that the suite names.
+
+    A strategy that has not run has the scorers of its family, which is the name before ``/``, or
+    those of all others where they agree; else its row is its name alone.
+    """
+    own: dict[str, dict[str, None]] = defaultdict(dict)
+    for row in measured:
+        strategy, scorer = row.rsplit(", ", 1)
+        for name in (strategy, strategy.split("/")[0]):
+            own[name][scorer] = None
+    common = next(iter(own.values())) if len(set(map(tuple, own.values()))) == 1 else {}
+    rows = []
+    for name in strategies:
+        scorers = own.get(name) or own.get(name.split("/")[0]) or common
+        rows += [f"{name}, {scorer}" for scorer in scorers] or [name]
+    return rows
 
 
 def averages(rows: Any) -> dict[str, float]:
