@@ -42,8 +42,8 @@ def run_suite(
         limit: seconds after which no cell is begun.
 
     Raises:
-        ValueError: the suite cannot be read as cells, or the folder is of another suite, of
-            another version, or in use.
+        ValueError: the suite cannot be read as cells, ``only`` names what it does not have, or the
+            folder is of another suite, of another version, or in use.
     """
     if find_spec("scipy") is None:
         raise ValueError("a suite needs scipy for its tests; pip install 'ccdgraph[bench]'")
