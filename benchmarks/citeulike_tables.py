@@ -15,6 +15,8 @@ from typing import Any
 from citeulike_page import markdown
 from citeulike_protocols import PROTOCOLS, SEARCH, UNTAUGHT, Cell
 
+from ccdgraph.checkpoint import atomic_write_text
+
 PLACE = ("protocol", "row", "student", "teacher", "seed")
 COST = ("parameters", "epochs", "best_epoch", "seconds_per_epoch", "peak_memory")
 
@@ -135,7 +137,7 @@ def _write(
     found = {name: trials(name, cells) for name in PROTOCOLS if PROTOCOLS[name].search}
     whole = {"about": hardware, "commands": commands, **tables, "trials": found}
     whole |= {"cells": cells, "missing": missing}
-    path.write_text(json.dumps(whole, indent=1) + "\n")
+    atomic_write_text(path, json.dumps(whole, indent=1) + "\n")  # who reads takes no lock
     path.with_suffix(".md").write_text(markdown(commands, tables, found, missing, begun))
     return missing
 
