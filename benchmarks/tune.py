@@ -39,7 +39,7 @@ from ccdgraph.bench.cell import perform, tasks
 from ccdgraph.bench.suite import Learner, overlay
 from ccdgraph.checkpoint import atomic_write_text
 from ccdgraph.config import to_toml
-from ccdgraph.continual import CCD
+from ccdgraph.continual import Strategy
 from ccdgraph.data import Stream
 from ccdgraph.evaluate import AccuracyMatrix, evaluate_block
 from ccdgraph.run import folder as files
@@ -56,23 +56,23 @@ def resolved(suite: SuiteConfig, learner: Learner, over: dict[str, Any], seed: i
     return cells(one)[0]
 
 
-def taught(learner: CCD, cell: Cell, stream: Stream, folder: Path) -> None:
-    """Give ``learner`` base teachers, which the first trial that needs them trains for all."""
+def give_base(learner: Strategy, cell: Cell, stream: Stream, folder: Path) -> None:
+    """Give ``learner`` base models, which the first trial that needs them trains for all."""
     task = tasks([cell], folder)[0]
     task.folder.mkdir(parents=True, exist_ok=True)
     with (task.folder.parent / f"{task.folder.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if not (task.done or perform(task)):
-            raise SystemExit(f"the base teachers failed; see '{task.error}'")
-    learner.restore(checkpoint.load(task.folder / files.TEACHERS)[0], stream.blocks[:1])
+            raise SystemExit(f"the base models failed; see '{task.error}'")
+    learner.take_base(checkpoint.load(task.folder / files.BASE)[0], stream.blocks)
 
 
 def validated(cell: Cell, stream: Stream, folder: Path) -> dict[str, float]:
-    """LA, RA and H of what is served on validation rows; base teachers lie in ``folder``."""
+    """LA, RA and H of what is served on validation rows; base models lie in ``folder``."""
     config = cell.config
     learner = build(config.strategy, config.learner, config.seed)
-    if isinstance(learner, CCD):
-        taught(learner, cell, stream, folder)
+    if learner.BASE_NEEDS:
+        give_base(learner, cell, stream, folder)
     matrix, within = AccuracyMatrix.empty(len(stream)), stream.protocol == "within"
     last = max(block.index for block in stream if len(block.valid))
     for block in stream.blocks[: last + 1]:

@@ -15,11 +15,10 @@ import torch
 
 from ccdgraph import checkpoint
 from ccdgraph.bench.suite import Cell, digest
-from ccdgraph.config import load
-from ccdgraph.continual import CCDConfig
+from ccdgraph.config import load, to_dict
 from ccdgraph.run import EvaluateConfig, Row, RunConfig, RunResult, Watcher, run
 from ccdgraph.run import folder as files
-from ccdgraph.run.loop import TEACHERS_NEED
+from ccdgraph.run.learner import strategy_class
 from ccdgraph.run.plain import plain_dict
 
 SECONDS = "seconds.json"
@@ -27,28 +26,28 @@ SECONDS = "seconds.json"
 
 @dataclass(frozen=True)
 class Task:
-    """A piece of work of its own: a cell, or the teachers that some cells share.
+    """A piece of work of its own: a cell, or the base models that some cells share.
 
     Args:
         label: in words.
         config: what is run.
         folder: where.
         error: file that says why it failed, if it did.
-        teachers: task whose base teachers this one takes over.
-        only_teachers: stop once the base teachers are trained.
+        base: task whose base models this one takes over.
+        only_base: stop once the base models are trained.
     """
 
     label: str
     config: RunConfig
     folder: Path
     error: Path
-    teachers: Task | None = None
-    only_teachers: bool = False
+    base: Task | None = None
+    only_base: bool = False
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to do; a folder that cannot be read counts as done."""
-        if self.only_teachers:
+        if self.only_base:
             return (self.folder / SECONDS).exists()
         try:
             return bool(files.read_about(self.folder).get("complete", False))
@@ -57,24 +56,17 @@ class Task:
 
 
 def tasks(cells: Sequence[Cell], folder: Path) -> list[Task]:
-    """The work of a suite in ``folder``: shared teachers before the cells that need them."""
+    """The work of a suite in ``folder``: shared base models before the cells that need them."""
     found: dict[str, Task] = {}
     for cell in cells:
-        teachers = None
-        if cell.config.ccd is not None:
-            key = teachers_key(cell.config)
-            teachers = found.setdefault(
-                key,
-                Task(
-                    f"teachers of {cell.label}",
-                    _teaching(cell.config, cell.config.ccd),
-                    folder / "teachers" / key,
-                    folder / "errors" / f"{key}.json",
-                    only_teachers=True,
-                ),
-            )
+        base, key = None, base_key(cell.config)
+        if key is not None:
+            label, error = f"base of {cell.label}", folder / "errors" / f"{key}.json"
+            place = folder / files.BASE / key
+            base = Task(label, _base_alone(cell.config), place, error, only_base=True)
+            base = found.setdefault(key, base)
         error = folder / "errors" / f"{cell.key}.json"
-        found[cell.key] = Task(cell.label, cell.config, cell_folder(folder, cell), error, teachers)
+        found[cell.key] = Task(cell.label, cell.config, cell_folder(folder, cell), error, base)
     return list(found.values())
 
 
@@ -83,31 +75,35 @@ def cell_folder(folder: Path, cell: Cell) -> Path:
     return folder / "cells" / cell.key
 
 
-def teachers_key(config: RunConfig) -> str:
-    """A hash of all that the base teachers of CCD depend on."""
-    plain = plain_dict(config)
-    need = {name: plain["ccd"][name] for name in TEACHERS_NEED}
-    return digest({**need, **{name: plain[name] for name in ("seed", "device", "data")}})
+def base_key(config: RunConfig) -> str | None:
+    """A hash of all that the base models depend on; nothing where they are not to be shared."""
+    needs = strategy_class(config.strategy).BASE_NEEDS
+    if not needs:
+        return None
+    plain, learner = plain_dict(config), plain_dict(config.learner)
+    own = {name: plain[name] for name in ("seed", "device", "data")}
+    return digest({name: learner[name] for name in needs} | own)
 
 
-def _teaching(config: RunConfig, ccd: CCDConfig) -> RunConfig:
-    """The part of a configuration that base teachers depend on, and nothing else of it."""
-    need = CCDConfig(teachers=ccd.teachers, base=ccd.base, mask=ccd.mask)
-    return RunConfig(
-        config.seed, config.device, config.data, ccd=need, evaluate=EvaluateConfig(ks=(1,))
-    )
+def _base_alone(config: RunConfig) -> RunConfig:
+    """The part of a configuration that base models depend on, and nothing else of it."""
+    learner, needs = config.learner, strategy_class(config.strategy).BASE_NEEDS
+    alone = type(learner)(**{name: getattr(learner, name) for name in needs})
+    own = {"ccd": alone} if config.ccd is not None else {"settings": to_dict(alone)}
+    place = (config.seed, config.device, config.data, config.strategy)
+    return RunConfig(*place, **own, evaluate=EvaluateConfig(ks=(1,)))
 
 
 class _TrainedError(Exception):
-    """Raised to end a run of which only the base teachers are wanted."""
+    """Raised to end a run of which only the base models are wanted."""
 
 
 class _UntilTrained(Watcher):
-    def __init__(self, members: int) -> None:
-        self.last = f"block 0 teacher {members - 1}"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def stage(self, label: str, seconds: float) -> None:
-        if label == self.last:
+        if checkpoint.exists(self.folder):
             raise _TrainedError
 
 
@@ -116,8 +112,8 @@ def perform(task: Task) -> bool:
     try:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        if task.only_teachers:
-            _train_teachers(task)
+        if task.only_base:
+            _train_base(task)
         else:
             _run(task)
     except Exception as error:  # whatever a strategy raises, the other cells go on
@@ -138,13 +134,11 @@ def read_error(path: Path) -> str:
     return str(json.loads(path.read_text(encoding="utf-8"))["error"]) if path.exists() else ""
 
 
-def _train_teachers(task: Task) -> None:
-    assert task.config.ccd is not None, "only CCD has teachers to share"
-    trained = task.folder / files.TEACHERS
+def _train_base(task: Task) -> None:
+    trained = task.folder / files.BASE
     if not checkpoint.exists(trained):
-        watcher = _UntilTrained(len(task.config.ccd.teachers))
         with contextlib.suppress(_TrainedError):
-            run(task.config, task.folder, resume=True, watcher=watcher)
+            run(task.config, task.folder, resume=True, watcher=_UntilTrained(trained))
     seconds = checkpoint.load(trained)[1]["seconds"]
     checkpoint.atomic_write_text(task.folder / SECONDS, json.dumps(seconds) + "\n")
 
@@ -153,11 +147,11 @@ def _run(task: Task) -> None:
     config = task.config
     if not checkpoint.exists(task.folder / files.CHECKPOINT):
         shutil.rmtree(task.folder, ignore_errors=True)  # nothing was learnt
-        if task.teachers is not None:
-            config = replace(config, teachers_from=str(task.teachers.folder))
-    else:  # the same folder of teachers by another path is no other run
+        if task.base is not None:
+            config = replace(config, base_from=str(task.base.folder))
+    else:  # the same base models by another path are no other run
         begun = load(RunConfig, task.folder / files.CONFIG)
-        config = replace(config, teachers_from=begun.teachers_from)
+        config = replace(config, base_from=begun.base_from)
     run(config, task.folder, resume=True)
 
 
@@ -171,7 +165,7 @@ class Outcome:
         error: why it failed.
         about: ``run.json`` of a finished cell.
         rows: its means.
-        teacher_seconds: seconds by stage that its shared teachers took.
+        base_seconds: seconds by stage that its shared base models took.
     """
 
     cell: Cell
@@ -179,7 +173,7 @@ class Outcome:
     error: str
     about: dict[str, Any]
     rows: tuple[Row, ...]
-    teacher_seconds: dict[str, float]
+    base_seconds: dict[str, float]
 
     @property
     def result(self) -> RunResult:
@@ -203,11 +197,10 @@ def outcome(cell: Cell, folder: Path) -> Outcome:
         if not about.get("complete", False):
             return Outcome(cell, "failed" if error else "missing", error, {}, (), {})
         rows = files.read_rows(place, until=about["data"]["blocks"] - 1)
-        taught = {}
-        if cell.config.ccd is not None:
-            trained = folder / "teachers" / teachers_key(cell.config) / SECONDS
-            if trained.exists():  # they may be removed once their cells are finished
-                taught = json.loads(trained.read_text(encoding="utf-8"))
+        spent, key = {}, base_key(cell.config)
+        trained = folder / files.BASE / (key or "none") / SECONDS
+        if trained.exists():  # it may be removed once its cells are finished
+            spent = json.loads(trained.read_text(encoding="utf-8"))
     except (ValueError, KeyError, OSError) as damage:
         return Outcome(cell, "failed", f"unreadable: {damage}", {}, (), {})
-    return Outcome(cell, "finished", "", about, tuple(rows), taught)
+    return Outcome(cell, "finished", "", about, tuple(rows), spent)

@@ -86,13 +86,13 @@ def rows(outcome: Outcome) -> list[Row]:
     """The means of a finished cell, then its costs.
 
     Costs have the split ``"cost"`` and no tested block: ``seconds`` by stage (as ``scorer``) and
-    block, those of shared teachers in the group ``"shared"``; ``peak_memory``, ``parameters`` and
-    ``state_bytes``, with the device or model as ``scorer``.
+    block, those of shared base models in the group ``"shared"``; ``peak_memory``, ``parameters``
+    and ``state_bytes``, with the device or model as ``scorer``.
     """
     about = outcome.about
     last = int(about["data"]["blocks"]) - 1
     costs = []
-    for group, seconds in (("own", about["seconds"]), ("shared", outcome.teacher_seconds)):
+    for group, seconds in (("own", about["seconds"]), ("shared", outcome.base_seconds)):
         for key, value in seconds.items():
             block, _, stage = key.partition("/")
             costs.append(Row(stage, int(block), -1, "cost", group, "seconds", float(value), 0))
@@ -170,6 +170,6 @@ def _about(outcome: Outcome) -> dict[str, Any]:
         "status": outcome.status,
         "error": outcome.error,
         "fingerprint": fingerprint,
-        "teacher_seconds": outcome.teacher_seconds,
+        "base_seconds": outcome.base_seconds,
         **more,
     }

@@ -32,7 +32,7 @@ def work(
     """Performs what is not done yet; a task that fails is written down and the others go on.
 
     Args:
-        tasks: the work; teachers come before the cells that take them over.
+        tasks: the work; base models come before the cells that take them over.
         jobs: processes at a time, each with its share of the cores and, where there are several,
             a GPU by turns; every task has a process to itself, so its peak memory is its own.
             ``None`` works in this process.
@@ -45,8 +45,8 @@ def work(
     if jobs is not None and jobs < 1:
         raise ValueError(f"'jobs' is {jobs}; it must be at least 1")
     left = [task for task in tasks if not task.done]
-    needed = {task.teachers.folder for task in left if task.teachers is not None}
-    left = [task for task in left if not task.only_teachers or task.folder in needed]
+    needed = {task.base.folder for task in left if task.base is not None}
+    left = [task for task in left if not task.only_base or task.folder in needed]
     tell = on_task or (lambda label, succeeded, seconds: None)
     end = math.inf if limit is None else time.perf_counter() + limit
     if jobs is None:
@@ -59,14 +59,14 @@ def _one_by_one(tasks: Sequence[Task], tell: OnTask, end: float) -> None:
     for task in tasks:
         if (started := time.perf_counter()) >= end:
             return
-        tell(task.label, _has_teachers(task) and perform(task), time.perf_counter() - started)
+        tell(task.label, _has_base(task) and perform(task), time.perf_counter() - started)
 
 
-def _has_teachers(task: Task) -> bool:
-    """Whether the shared teachers are there; their failure is that of the task."""
-    if task.teachers is None or task.teachers.done:
+def _has_base(task: Task) -> bool:
+    """Whether the shared base models are there; their failure is that of the task."""
+    if task.base is None or task.base.done:
         return True
-    fail(task, f"its shared teachers failed: {read_error(task.teachers.error)}")
+    fail(task, f"its shared base models failed: {read_error(task.base.error)}")
     return False
 
 
@@ -80,13 +80,13 @@ def _in_processes(tasks: Sequence[Task], jobs: int, tell: OnTask, end: float) ->
                     break
             for slot in set(range(jobs)) - set(running):
                 training = {task.folder for _, task, _ in running.values()}
-                training |= {task.folder for task in waiting if task.only_teachers}
-                ready = (t for t in waiting if not t.teachers or t.teachers.folder not in training)
+                training |= {task.folder for task in waiting if task.only_base}
+                ready = (t for t in waiting if not t.base or t.base.folder not in training)
                 task = next(ready, None)
                 if task is None:
                     break
                 waiting.remove(task)
-                if _has_teachers(task):
+                if _has_base(task):
                     running[slot] = (_start(task, slot, jobs), task, time.perf_counter())
                 else:
                     tell(task.label, False, 0.0)

@@ -127,7 +127,7 @@ class Cell:
     @property
     def key(self) -> str:
         """Hash of the resolved configuration, which names the cell's folder."""
-        return digest({**plain_dict(self.config), "teachers_from": None})
+        return digest({**plain_dict(self.config), "base_from": None})
 
     @property
     def label(self) -> str:

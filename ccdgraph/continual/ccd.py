@@ -23,11 +23,11 @@ from ccdgraph.continual.stages import (
     update_student,
     update_teacher,
 )
-from ccdgraph.continual.strategy import Strategy, under
+from ccdgraph.continual.strategy import Strategy, load_model, under
 from ccdgraph.data.stream import Block
 from ccdgraph.distill.teacher import Ensemble
 from ccdgraph.distill.trajectory import Snapshots, Trajectories
-from ccdgraph.nn import Backbone, BackboneConfig, Embeddings
+from ccdgraph.nn import Backbone, Embeddings
 from ccdgraph.ranking import Scorer
 from ccdgraph.train import embed
 
@@ -51,6 +51,8 @@ class CCD(Strategy):
         seed: root of every generator.
         teachers: trained base teachers; they are trained on the base block when absent.
     """
+
+    BASE_NEEDS = ("teachers", "base", "mask")
 
     def __init__(
         self, config: CCDConfig, *, seed: int = 0, teachers: Sequence[Backbone] = ()
@@ -215,6 +217,11 @@ class CCD(Strategy):
             tensors |= {f"knows.{name}/user": out.user, f"knows.{name}/item": out.item}
         return tensors | {f"along.{m}/lists": lists for m, lists in self.along.items()}
 
+    @property
+    def has_base(self) -> bool:
+        """Whether the base teachers are trained, and no student yet."""
+        return (self.index, self.done) == (0, len(self.config.teachers))
+
     def restore(self, state: Mapping[str, Tensor], blocks: Sequence[Block]) -> None:
         """Take up :meth:`state`; ``blocks`` run up to the one that had been begun."""
         self.index, self.done = (int(value) for value in state["cursor"])
@@ -227,22 +234,15 @@ class CCD(Strategy):
         held = {key: value.to(blocks[0].train.user.device) for key, value in state.items()}
         tables = [under(f"teacher.{m}/", held) for m in range(len(self.config.teachers))]
         self.teachers = [
-            _load(c, t) for c, t in zip(self.config.teachers, tables, strict=True) if t
+            load_model(c, t) for c, t in zip(self.config.teachers, tables, strict=True) if t
         ]
         self.along = {
             m: held[key] for m in range(len(tables)) if (key := f"along.{m}/lists") in held
         }
         student = under("student/", held)
-        self.student = _load(self.config.student, student) if student else None
+        self.student = load_model(self.config.student, student) if student else None
         self.knowledge = {
             key.removesuffix("/user"): Embeddings(user, held[f"knows.{key[:-4]}item"])
             for key, user in under("knows.", held).items()
             if key.endswith("/user")
         }
-
-
-def _load(config: BackboneConfig, values: dict[str, Tensor]) -> Backbone:
-    num_users, num_items = (int(size) for size in values.pop("sizes"))
-    model = config.build(num_users, num_items)
-    model.load_state_dict(values)
-    return model.to(next(iter(values.values())).device).eval()

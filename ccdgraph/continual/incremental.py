@@ -12,7 +12,7 @@ from torch import Tensor
 from ccdgraph.continual.config import BaseConfig, CCDConfig, Initialisation
 from ccdgraph.continual.known import Known, arrive
 from ccdgraph.continual.scene import Scene
-from ccdgraph.continual.strategy import OneStage, under
+from ccdgraph.continual.strategy import OneStage, load_model, under
 from ccdgraph.data.interactions import Interactions
 from ccdgraph.data.stream import Block
 from ccdgraph.nn import Backbone, BackboneConfig, MultVAE
@@ -59,7 +59,8 @@ class Incremental(OneStage, Generic[Config]):
     A subclass overrides some of :meth:`interactions`, :meth:`batches`, :meth:`hard`,
     :meth:`parts`, :meth:`learn`, :meth:`remember` and :meth:`scorer`, and nothing else. What it
     keeps from one block to the next are tensors in ``memory``, stored and taken up with the
-    model.
+    model. The base model is the same for all that override neither :meth:`hard`, :meth:`learn` nor
+    :meth:`retrain`, so they share it; one that does and shares it still repeats ``BASE_NEEDS``.
 
     Losses are sums over a batch (:mod:`ccdgraph.losses`); a term that is a mean says so.
 
@@ -68,10 +69,18 @@ class Incremental(OneStage, Generic[Config]):
         seed: root of every generator.
     """
 
+    BASE_NEEDS = ("backbone", "base", "mask")
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if {"hard", "learn", "retrain"} & vars(cls).keys():
+            cls.BASE_NEEDS = vars(cls).get("BASE_NEEDS", ())
+
     def __init__(self, config: Config, *, seed: int = 0) -> None:
         super().__init__()
         self.config, self.seed = config, seed
         self.model: Backbone | None = None
+        self._base: Backbone | None = None
         self.known: Known | None = None
         self.memory: dict[str, Tensor] = {}
 
@@ -102,7 +111,7 @@ class Incremental(OneStage, Generic[Config]):
     def learn(self, scene: Scene) -> Backbone:
         """The model after the block; by default a fresh one on the base block, then grown ones."""
         if self.model is None:
-            return self.retrain(scene, scene.block.train)
+            return self.retrain(scene, scene.block.train) if self._base is None else self._base
         model = scene.grow(self.model, self.config.init, self.config.topk)
         rows, size = self.interactions(scene), self.config.batch_size
         batches, parts = self.batches(scene, rows), self.parts(scene, self.model)
@@ -132,7 +141,7 @@ class Incremental(OneStage, Generic[Config]):
         scene = self._scene(block, known)
         model = self.learn(scene)
         self.remember(scene, model)
-        self.model, self.known = model, known
+        self.model, self.known, self._base = model, known, None
         return self.scorer(model, known)
 
     def state(self) -> dict[str, Tensor]:
@@ -144,6 +153,15 @@ class Incremental(OneStage, Generic[Config]):
             tensors |= {f"model/{name}": value for name, value in self.model.state_dict().items()}
         return tensors
 
+    @property
+    def has_base(self) -> bool:
+        """Whether the base block was the last to be learnt."""
+        return bool(self.BASE_NEEDS) and self.index == 0
+
+    def take_base(self, state: Mapping[str, Tensor], blocks: Sequence[Block]) -> None:
+        """Have the model that :meth:`learn` makes of the base block."""
+        self._base = self._load(state, blocks[0].train.user.device)
+
     def restore(self, state: Mapping[str, Tensor], blocks: Sequence[Block]) -> None:
         """Take up :meth:`state`; ``blocks`` run up to the last that was learnt, or further."""
         self.index = int(state["cursor"][0])
@@ -154,10 +172,12 @@ class Incremental(OneStage, Generic[Config]):
             return
         device = self.known.graph.device
         self.memory = {k: v.to(device) for k, v in under("memory/", state).items()}
-        self.model = self.config.backbone.build(*(int(size) for size in state["sizes"]))
-        self.model.load_state_dict(under("model/", state))
-        self.model = self.model.to(device).eval()
+        self.model = self._load(state, device)
         self.served = self.scorer(self.model, self.known)
+
+    def _load(self, state: Mapping[str, Tensor], device: torch.device) -> Backbone:
+        values = {"sizes": state["sizes"], **under("model/", state)}
+        return load_model(self.config.backbone, {k: v.to(device) for k, v in values.items()})
 
     def _arrive(self, known: Known | None, block: Block) -> Known:
         cumulative = self.config.graph == "cumulative"

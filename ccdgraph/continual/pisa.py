@@ -61,6 +61,8 @@ class PISA(Incremental[PISAConfig]):
     with them.
     """
 
+    BASE_NEEDS = Incremental.BASE_NEEDS  # two passes follow, after the base block alone
+
     def __init__(self, config: PISAConfig = PISAConfig(), *, seed: int = 0) -> None:
         super().__init__(config, seed=seed)
         self._plastic: Embeddings | None = None

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ccdgraph.data.stream import Block
+from ccdgraph.nn import Backbone, BackboneConfig
 from ccdgraph.ranking import Scorer
 
 # (stage, epochs done, epochs): what a progress display needs.
@@ -27,6 +28,9 @@ class Strategy(ABC):
     on_stage: Callable[[], None] | None = None
     # What was noticed on the stream, as named tuples; a run writes it down.
     events: Sequence[Any] = ()
+    # Settings that the base models depend on: another run with the same may take them over.
+    # Empty where there are none, or where they are not to be shared.
+    BASE_NEEDS: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def update(self, block: Block) -> Scorer:
@@ -43,6 +47,21 @@ class Strategy(ABC):
     @abstractmethod
     def restore(self, state: Mapping[str, Tensor], blocks: Sequence[Block]) -> None:
         """Take up :meth:`state`; ``blocks`` are those that had been begun by then."""
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the base models were the last thing learnt, so that :meth:`state` holds them."""
+        return False
+
+    def take_base(self, state: Mapping[str, Tensor], blocks: Sequence[Block]) -> None:
+        """Go on after the base models in ``state`` instead of training them.
+
+        Args:
+            state: :meth:`state` of a strategy whose settings in ``BASE_NEEDS`` are the same, when
+                it had nothing but its base.
+            blocks: the stream.
+        """
+        self.restore(state, blocks[:1])
 
 
 class OneStage(Strategy):
@@ -73,6 +92,14 @@ class OneStage(Strategy):
         """What is served, under the name ``"model"``."""
         assert self.served is not None, "no block has been learnt yet"
         return {"model": self.served}
+
+
+def load_model(config: BackboneConfig, values: Mapping[str, Tensor]) -> Backbone:
+    """The model whose weights and ``sizes`` are ``values``, where they are, to evaluate."""
+    num_users, num_items = (int(size) for size in values["sizes"])
+    model = config.build(num_users, num_items)
+    model.load_state_dict({name: value for name, value in values.items() if name != "sizes"})
+    return model.to(next(iter(values.values())).device).eval()
 
 
 def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -71,6 +71,6 @@ def _distinct(members: Iterable[Member]) -> dict[str, str]:
     found: dict[str, dict[str, None]] = {}
     for member in members:
         for key, value in flatten(member.about["config"]).items():
-            if value != "not set" and not (key == "teachers_from" and member.shared):
+            if value != "not set" and not (key == "base_from" and member.shared):
                 found.setdefault(key, {})[value] = None
     return {key: " | ".join(values) for key, values in found.items()}

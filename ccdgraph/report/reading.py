@@ -144,7 +144,7 @@ def _cell(folder: Path, cell: Mapping[str, Any], rows: Sequence[Row]) -> Member 
     except ValueError as error:
         return f"unreadable: {error}"
     newest = _newest(rows, about["metric"])
-    return Member(cell["strategy"], about, newest, cell["teacher_seconds"])
+    return Member(cell["strategy"], about, newest, cell["base_seconds"])
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def costs(group: Group) -> Table:
         rows.append([method.name, *numbers, *map(brief, seconds)])
     caption = (
         "Trained parameters; largest state that learning goes on from; peak memory of the process; "
-        "seconds over all blocks, shared teachers included; mean over seeds. "
+        "seconds over all blocks, shared base models included; mean over seeds. "
         f"{group.about['hardware']}."
     )
     return Table(caption, head, rows)

@@ -157,8 +157,8 @@ class RunConfig:
         settings: settings of any other strategy, as the dataclass that it takes; kept with every
             default written out.
         evaluate: what is measured.
-        teachers_from: folder of another run of CCD on the same data whose base teachers are taken
-            over instead of being trained.
+        base_from: folder of another run on the same data whose base models (the teachers of CCD,
+            the model of a baseline) are taken over instead of being trained.
         keep_states: keep the learner's state after every block; ``ccdgraph label`` reads them.
 
     Raises:
@@ -176,7 +176,7 @@ class RunConfig:
     ccd: CCDConfig | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    teachers_from: str | None = None
+    base_from: str | None = None
     keep_states: bool = False
 
     def __post_init__(self) -> None:
@@ -215,8 +215,8 @@ class RunConfig:
             return
         if self.ccd is not None:
             raise ValueError(f"'ccd' has no effect on strategy '{name}'; use the table 'settings'")
-        if self.teachers_from is not None:
-            raise ValueError(f"'teachers_from' has no effect on strategy '{name}'; leave it out")
+        if self.base_from is not None and not strategy_class(name).BASE_NEEDS:
+            raise ValueError(f"'base_from' has no effect on strategy '{name}'; leave it out")
 
     @property
     def learner(self) -> Any:

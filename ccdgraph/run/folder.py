@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CONFIG, ABOUT, METRICS = "config.toml", "run.json", "metrics.parquet"
-CHECKPOINT, TEACHERS, SERVED = "checkpoint", "teachers", "served"
+CHECKPOINT, BASE, SERVED = "checkpoint", "base", "served"
 STATES = "states"  # of the learner after every block, where the configuration keeps them
 LISTED = 200  # items stored for a user of a scorer that has no embeddings
 

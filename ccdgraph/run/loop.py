@@ -26,9 +26,6 @@ from ccdgraph.run.source import check_stream, open_stream
 
 logger = logging.getLogger(__name__)
 
-# The settings that trained base teachers depend on, so that another run may take them over.
-TEACHERS_NEED = ("teachers", "base", "mask")
-
 
 def run(
     config: RunConfig,
@@ -82,10 +79,10 @@ class _Run:
         self.complete = False
 
     def begin(self, resume: bool) -> None:
-        """Open the folder; take up what is in it, or the teachers of another run."""
-        shared, stored = self.config.teachers_from, self.folder / files.CHECKPOINT
+        """Open the folder; take up what is in it, or the base models of another run."""
+        shared, stored = self.config.base_from, self.folder / files.CHECKPOINT
         if shared is not None and not checkpoint.exists(stored):
-            self._load(Path(shared) / files.TEACHERS, TEACHERS_NEED)
+            self._load(Path(shared) / files.BASE, self.strategy.BASE_NEEDS, base=True)
         files.open_folder(self.folder, self.config, self.fingerprint, resume=resume)
         if checkpoint.exists(stored):
             self._take_up(self._load(stored, tuple(self._meta()["settings"])))
@@ -184,11 +181,8 @@ class _Run:
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
         self.state_bytes[str(self.block)] = size
         meta = self._meta()
-        if isinstance(self.strategy, CCD):
-            trained = (0, len(self.strategy.config.teachers))
-            if (self.strategy.index, self.strategy.done) == trained:
-                # before the other: stored again if it fails
-                checkpoint.save(self.folder / files.TEACHERS, tensors, meta)
+        if self.strategy.has_base:  # before the other: stored again if it fails
+            checkpoint.save(self.folder / files.BASE, tensors, meta)
         checkpoint.save(self.folder / files.CHECKPOINT, tensors, meta)
 
     def _tell(self, key: str) -> None:
@@ -223,11 +217,12 @@ class _Run:
         now = files.peak_memory()
         return self.peak | {name: max(now[name], self.peak.get(name, 0)) for name in now}
 
-    def _load(self, folder: Path, need: Sequence[str]) -> dict[str, Any]:
+    def _load(self, folder: Path, need: Sequence[str], *, base: bool = False) -> dict[str, Any]:
         """Takes up a checkpoint whose ``need`` of the settings and whose data are this run's."""
         tensors, meta = checkpoint.load(folder)
         mine = self._meta()
-        checkpoint.check(meta, class_path=mine["class_path"], sizes=mine["sizes"])
+        expected = meta["class_path"] if base else mine["class_path"]  # any class may have a base
+        checkpoint.check(meta, class_path=expected, sizes=mine["sizes"])
         settings = meta.get("settings", {})
         theirs = {name: settings.get(name) for name in need}
         differs = difference(theirs, {name: mine["settings"][name] for name in need})
@@ -236,7 +231,8 @@ class _Run:
         if differs:
             raise CheckpointError(f"'{folder}' is of another run: {differs}")
         try:
-            self.strategy.restore(tensors, self.placed.blocks[: meta["begun"]])
+            take = self.strategy.take_base if base else self.strategy.restore
+            take(tensors, self.placed.blocks[: meta["begun"]])
         except (KeyError, RuntimeError) as error:  # a backbone's own code has changed
             reason = " ".join(str(error).split())
             raise CheckpointError(

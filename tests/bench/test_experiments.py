@@ -147,13 +147,13 @@ def test_tuning_goes_on_with_what_is_missing_and_cuts_all_alike(tmp_path, monkey
     results = tmp_path / "chosen.json"
     tuned(tmp_path, monkeypatch, "--limit", "0", "--results", str(results), fails="no trial yet")
     tuned(tmp_path, monkeypatch, "--results", str(results))
-    before = {path: path.read_text() for path in (tmp_path / "trials").iterdir()}
+    before = {path: path.read_text() for path in (tmp_path / "trials").glob("*.json")}
     (tmp_path / "trials" / "FIRE.2.json").unlink()
     tuned(tmp_path, monkeypatch, "--limit", "0", "--results", str(results))
     found = json.loads(results.read_text())["strategies"]
     assert [row["trials"] for row in found.values()] == [2, 2]
     tuned(tmp_path, monkeypatch, "--results", str(results))
-    after = {path: path.read_text() for path in (tmp_path / "trials").iterdir()}
+    after = {path: path.read_text() for path in (tmp_path / "trials").glob("*.json")}
     changed = [path.name for path in after if after[path] != before[path]]
     assert changed == ["FIRE.2.json"], "finished trials are not run again"
 
@@ -171,20 +171,21 @@ def test_tuning_reads_no_test_row(tmp_path):
     assert tune.validated(cell, stream, tmp_path) == tune.validated(cell, changed, tmp_path)
 
 
-def test_trials_of_ccd_share_their_base_teachers(tmp_path):
+@pytest.mark.parametrize("name", ["CCD", "FineTune"])
+def test_trials_share_their_base_models(name, tmp_path):
     tune, suite = script("tune"), load_suite(small(tmp_path))
     ccd = {"student": {"dim": 4}, "teachers": [{"dim": 4}], "base": SHORT, "update": SHORT}
     ccd |= {"generation": SHORT, "teacher": SHORT}
-    suite = replace(suite, strategies={"CCD": StrategyEntry(None, ccd)})
+    suite = replace(suite, strategies={"CCD": StrategyEntry(None, ccd), **suite.strategies})
     stream = open_stream(suite.data["tiny"])
-    cell = tune.resolved(suite, tune.targets(suite)["CCD"], {}, 100)
+    cell = tune.resolved(suite, tune.targets(suite)[name], {}, 100)
     first = tune.validated(cell, stream, tmp_path)
-    [teachers] = (path for path in (tmp_path / "teachers").iterdir() if path.is_dir())
-    before = {path: path.stat().st_mtime_ns for path in teachers.rglob("*") if path.is_file()}
+    [base] = (path for path in (tmp_path / "base").iterdir() if path.is_dir())
+    before = {path: path.stat().st_mtime_ns for path in base.rglob("*") if path.is_file()}
     assert tune.validated(cell, stream, tmp_path) == first
     assert before == {path: path.stat().st_mtime_ns for path in before}
     other = tune.validated(
-        tune.resolved(suite, tune.targets(suite)["CCD"], {}, 101), stream, tmp_path
+        tune.resolved(suite, tune.targets(suite)[name], {}, 101), stream, tmp_path
     )
     assert other != first
 

@@ -12,7 +12,7 @@ from small_suite import table
 
 from ccdgraph import checkpoint
 from ccdgraph.bench import StrategyEntry, SuiteConfig, cells, read_results, run_suite
-from ccdgraph.bench.cell import cell_folder, tasks, teachers_key
+from ccdgraph.bench.cell import base_key, cell_folder, tasks
 from ccdgraph.bench.schedule import locked, work
 from ccdgraph.bench.tables import latex, markdown
 from ccdgraph.config import from_dict
@@ -56,7 +56,7 @@ def counts(outcomes) -> dict[str, int]:
 def test_a_suite_leaves_results_tables_and_cells(straight, suite):
     names = {path.name for path in straight.iterdir()}
     results = {"results.parquet", "results.md", "results.tex", "cells.json"}
-    assert names == {*results, "suite.json", "suite.toml", "lock", "cells", "teachers"}
+    assert names == {*results, "suite.json", "suite.toml", "lock", "cells", "base"}
     found = read_results(straight / "results.parquet").to_pandas()
     assert set(found["cell"]) == {cell.key for cell in cells(suite)}
     rows = pyarrow.parquet.read_table(
@@ -87,11 +87,26 @@ def test_costs_are_recorded_with_their_stages(straight, suite):
 def test_shared_teachers_change_no_bit(straight, suite, tmp_path):
     """Fails when cells of one seed take over the teachers of another."""
     found = cells(suite)
-    assert len({teachers_key(cell.config) for cell in found}) == 2
-    assert len(list((straight / "teachers").iterdir())) == 2
+    assert len({base_key(cell.config) for cell in found}) == 2
+    assert len(list((straight / "base").iterdir())) == 2
     result = run(found[1].config, tmp_path / "alone")
     rows = pyarrow.parquet.read_table(cell_folder(straight, found[1]) / "metrics.parquet")
     assert [row["value"] for row in rows.to_pylist()] == [row.value for row in result.rows]
+
+
+def test_baselines_share_a_base_model(suite, tmp_path):
+    """One base model for two strategies on two graphs; none for FullBatch, which learns its own."""
+    both = {"block": {"graph": "block"}}
+    names = {"FineTune": both, "SPMF": {}, "FullBatch": {}}
+    entries = {name: StrategyEntry(None, {}, variants) for name, variants in names.items()}
+    asked = replace(suite, seeds=(1,), scorers=None, strategies=entries)
+    outcomes = run_suite(asked, tmp_path / "suite")
+    assert counts(outcomes) == {"finished": 4}
+    assert len(list((tmp_path / "suite" / "base").iterdir())) == 1
+    assert [len(outcome.base_seconds) for outcome in outcomes] == [1, 1, 1, 0]
+    for outcome in outcomes[1:3]:
+        alone = run(outcome.cell.config, tmp_path / outcome.cell.strategy)
+        assert [row.value for row in alone.rows] == [row.value for row in outcome.rows]
 
 
 def test_finished_cells_are_never_run_again(copied, suite, monkeypatch):
@@ -167,7 +182,7 @@ def test_some_of_a_suite_may_be_run_and_what_is_left_is_no_failure(tmp_path):
     assert counts(run_suite(suite, folder)) == {"finished": 4}
 
 
-def test_cells_whose_teachers_fail_say_so(suite, tmp_path, monkeypatch):
+def test_cells_whose_base_models_fail_say_so(suite, tmp_path, monkeypatch):
     suite, real = replace(suite, seeds=(0,)), loop._Run._tell
 
     def tell(self, key):
@@ -179,7 +194,7 @@ def test_cells_whose_teachers_fail_say_so(suite, tmp_path, monkeypatch):
         patch.setattr(loop._Run, "_tell", tell)
         outcomes = run_suite(suite, tmp_path / "suite")
     assert counts(outcomes) == {"failed": 2}
-    assert outcomes[0].error == "its shared teachers failed: OSError: the lights went out"
+    assert outcomes[0].error == "its shared base models failed: OSError: the lights went out"
     assert counts(run_suite(suite, tmp_path / "suite")) == {"finished": 2}
 
 
@@ -236,7 +251,7 @@ def test_data_that_changed_between_cells_are_refused(copied, suite):
 
 
 def test_cells_in_processes_equal_those_of_one(straight, suite, tmp_path):
-    """Teachers come before their cell, and a cell whose process dies fails alone."""
+    """Base models come before their cell, and a cell whose process dies fails alone."""
     ccd = replace(suite.strategies["CCD"], variants={})
     dies = StrategyEntry("counting:Counting", {"fails": "die"}, backbone_key="backbone")
     both = replace(suite, seeds=(0,), scorers=None, strategies={"CCD": ccd, "dies": dies})
@@ -244,7 +259,7 @@ def test_cells_in_processes_equal_those_of_one(straight, suite, tmp_path):
     outcomes = run_suite(both, tmp_path / "two", jobs=2, on_task=lambda *task: told.append(task))
     assert [outcome.status for outcome in outcomes] == ["finished", "failed"]
     assert outcomes[1].error == "its process ended with exit code 9"
-    assert [label.split()[0] for label, good, _ in told if good] == ["teachers", "planted"]
+    assert [label.split()[0] for label, good, _ in told if good] == ["base", "planted"]
     assert not multiprocessing.active_children()
     path = cell_folder(straight, cells(suite)[0]) / "metrics.parquet"
     expected = [Row(**row) for row in pyarrow.parquet.read_table(path).to_pylist()]
@@ -301,8 +316,8 @@ def test_a_strategy_without_a_backbone_stands_beside_all(tmp_path):
         assert shown.count(line) == 2, line
 
 
-def test_done_tasks_need_no_teachers(copied, suite):
-    shutil.rmtree(copied / "teachers")
+def test_done_tasks_need_no_base(copied, suite):
+    shutil.rmtree(copied / "base")
     left = []
     work(tasks(cells(suite), copied), on_task=lambda *told: left.append(told))
     assert left == []

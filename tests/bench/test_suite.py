@@ -48,7 +48,7 @@ def test_the_folder_of_a_cell_follows_its_settings_alone(suite):
     assert keys.items() <= {cell.label: cell.key for cell in cells(again)}.items()
     wider = from_dict(SuiteConfig, changed(backbones={"MF": {"backbone": "MF", "dim": 3}}))
     assert not set(keys.values()) & {cell.key for cell in cells(wider)}
-    taken = replace(cells(suite)[0], config=replace(cells(suite)[0].config, teachers_from="x"))
+    taken = replace(cells(suite)[0], config=replace(cells(suite)[0].config, base_from="x"))
     assert taken.key == cells(suite)[0].key
 
 

@@ -14,6 +14,7 @@ from ccdgraph.config import from_dict, to_toml
 from ccdgraph.continual import CCD, AdaptiveCCD, CCDConfig, Online, Strategy
 from ccdgraph.continual.incremental import Incremental, IncrementalConfig
 from ccdgraph.nn import BackboneConfig
+from ccdgraph.train import BPR
 
 EXPORTED = [getattr(continual, name) for name in continual.__all__]
 BASELINES = [
@@ -92,3 +93,33 @@ def test_any_backbone_learns():
     learner = continual.GraphSAIL(continual.GraphSAILConfig(**SMALL | {"backbone": backbone}))
     learn(learner, small())
     assert learner.served.user.isfinite().all()
+
+
+@pytest.mark.parametrize("cls", [cls for cls in BASELINES if cls.BASE_NEEDS])
+def test_a_base_model_of_another_strategy_changes_no_bit(cls):
+    other = continual.FineTune(continual.FineTuneConfig(**SMALL), seed=3)
+    learn(other, small().blocks[:1])
+    assert other.has_base
+    given, alone = (cls(config_of(cls)(**SMALL), seed=3) for _ in range(2))
+    trained = []
+    given.on_progress = lambda label, done, total: trained.append(label)
+    given.take_base(other.state(), small().blocks)
+    learn(given, small())
+    learn(alone, small())
+    assert trained and "block 0 model" not in trained
+    expected = alone.state()
+    assert given.state().keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in given.state().items())
+    assert not given.has_base
+
+
+def test_a_base_that_is_learnt_otherwise_is_not_shared():
+    class Otherwise(continual.FineTune):
+        def hard(self):
+            return BPR()
+
+    unlike = (continual.FullBatch, Online, continual.FIRE, Otherwise)
+    assert [cls.BASE_NEEDS for cls in unlike] == [()] * 4
+    learner = continual.FullBatch(continual.FullBatchConfig(**SMALL))
+    learn(learner, small().blocks[:1])
+    assert not learner.has_base

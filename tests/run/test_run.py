@@ -56,7 +56,7 @@ def until_done(config, folder, watchers) -> int:
 
 
 def assert_same_run(folder, straight) -> None:
-    for name in ("checkpoint", "served", "teachers"):
+    for name in ("checkpoint", "served", "base"):
         tensors, expected = (checkpoint.load(f / name)[0] for f in (folder, straight))
         assert tensors.keys() == expected.keys()
         for key, tensor in tensors.items():
@@ -73,7 +73,7 @@ def test_a_run_leaves_everything_needed_to_cite_it(config, straight):
     files = {str(path.relative_to(straight)) for path in straight.rglob("*") if path.is_file()}
     tensors = {
         f"{name}/{file}"
-        for name in ("checkpoint", "served", "teachers")
+        for name in ("checkpoint", "served", "base")
         for file in ("meta.json", "tensors.safetensors")
     }
     users = {f"per_user/after_{k}.parquet" for k in range(3)}
@@ -188,7 +188,7 @@ def test_base_teachers_are_taken_over_bitwise(config, straight, tmp_path):
             self.labels += (label,)
 
     watcher = Stages()
-    shared = replace(config, teachers_from=str(straight))
+    shared = replace(config, base_from=str(straight))
     result = run(shared, tmp_path / "run", watcher=watcher)
     assert watcher.labels[0] == "block 0 generation"
     assert result.rows == run(config, straight, resume=True).rows

@@ -285,14 +285,33 @@ def test_the_mask_reaches_the_settings(config):
         ({"settings": {"weight": 1.0}}, "'settings' has no effect on strategy 'CCD'"),
         ({"strategy": f"{__name__}:Popular", "ccd": {}}, "'ccd' has no effect on strategy"),
         (
-            {"strategy": f"{__name__}:Popular", "teachers_from": "x"},
-            "'teachers_from' has no effect on strategy",
+            {"strategy": f"{__name__}:Popular", "base_from": "x"},
+            "'base_from' has no effect on strategy",
         ),
     ],
 )
 def test_strategies_that_cannot_be_made_are_refused(table, message):
     with pytest.raises(ConfigError, match=message):
         from_dict(RunConfig, table)
+
+
+def test_the_base_model_of_another_baseline_is_taken_over(config, tmp_path):
+    class Epochs(Watcher):
+        labels: tuple[str, ...] = ()
+
+        def epoch(self, label: str, done: int, total: int) -> None:
+            self.labels += (label,)
+
+    plain = RunConfig(data=config.data, strategy="FineTune", evaluate=EvaluateConfig(ks=(5,)))
+    first, second = plain, replace(plain, strategy="SPMF", settings={})
+    run(first, tmp_path / "first")
+    watcher, given = Epochs(), replace(second, base_from=str(tmp_path / "first"))
+    shared = run(given, tmp_path / "shared", watcher=watcher)
+    assert {*watcher.labels} == {"block 1 model", "block 2 model"}
+    assert shared.rows == run(second, tmp_path / "alone").rows
+    wider = replace(second, settings={**second.settings, "backbone": {"dim": 3}})
+    with pytest.raises(CheckpointError, match=r"is of another run: 'backbone.dim' = 8, not 3"):
+        run(replace(wider, base_from=str(tmp_path / "first")), tmp_path / "wider")
 
 
 def test_a_checkpoint_of_another_strategy_is_refused(config, tmp_path):
