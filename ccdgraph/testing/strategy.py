@@ -28,7 +28,8 @@ def check_strategy(build: Callable[[Stream], Strategy], stream: Stream | None = 
     Equal always means bitwise, after every block, of the scores of everything in
     :meth:`Strategy.scorers`, whose first is what :meth:`Strategy.update` returns. Two fresh
     strategies agree; test rows change nothing, nor does any later block; a strategy rebuilt from
-    :meth:`Strategy.state` after every block, and after every stage, serves what one run serves.
+    :meth:`Strategy.state` after every block, and after every stage, serves what one run serves, and
+    so does one with ``BASE_NEEDS`` that takes the base models over.
 
     Args:
         build: makes a fresh strategy with the same seed. It is handed the stream, so that one that
@@ -51,19 +52,37 @@ def check_strategy(build: Callable[[Stream], Strategy], stream: Stream | None = 
     _compare(straight, resumed, "restored after every block, the run differs")
     resumed = _learn_restored_at_stages(build, stream)
     _compare(straight, resumed, "restored after every stage, the run differs")
+    if build(stream).BASE_NEEDS:
+        given = _learn_from_base(build, stream)
+        _compare(straight, given, "with base models taken over, the run differs")
 
 
 class _StopError(Exception):
     """Raised in ``on_stage``, as if the process were killed there."""
 
 
-def _learn(build: Callable[[Stream], Strategy], stream: Stream, num: int | None = None) -> Served:
+def _learn(
+    build: Callable[[Stream], Strategy],
+    stream: Stream,
+    num: int | None = None,
+    base: dict[str, Tensor] | None = None,
+) -> Served:
     """What is served after each of the first ``num`` blocks, learnt in one run."""
     strategy = build(stream)
+    if base is not None:
+        strategy.take_base(base, stream.blocks)
     served: Served = {}
     for block in stream.blocks[:num]:
         served |= _serve(strategy, block, strategy.update(block))
     return served
+
+
+def _learn_from_base(build: Callable[[Stream], Strategy], stream: Stream) -> Served:
+    strategy, held = build(stream), list[dict[str, Tensor]]()
+    strategy.on_stage = lambda: held.append(_copy(strategy.state())) if strategy.has_base else None
+    strategy.update(stream[0])
+    require(len(held) == 1, f"'has_base' is true after {len(held)} stages of the base block, not 1")
+    return _learn(build, stream, base=held[0])
 
 
 def _learn_restored_at_blocks(build: Callable[[Stream], Strategy], stream: Stream) -> Served:

@@ -145,6 +145,21 @@ class HidesABadProxy(Counts):
         return {**out, "proxy": replace(out["counts"], user=out["counts"].user + seen)}
 
 
+class TakesAnotherBase(Counts):
+    BASE_NEEDS = ("stage",)
+
+    @property
+    def has_base(self) -> bool:
+        return self.cursor.tolist() == [0, 1]
+
+    def take_base(self, state: Mapping[str, Tensor], blocks: Sequence[Block]) -> None:
+        super().take_base({**state, "user": state["user"] + 1}, blocks)
+
+
+class HasNoBase(Counts):
+    BASE_NEEDS = ("stage",)
+
+
 @pytest.mark.parametrize(
     ("mutant", "violation"),
     [
@@ -158,6 +173,8 @@ class HidesABadProxy(Counts):
         (ForgetsItsPlace, "restored 100 times, block 0 is not learnt yet"),
         (ReturnsSomethingElse, "'update' returns something else"),
         (ServesTheBaseBlock, "what is served knows"),
+        (TakesAnotherBase, "with base models taken over, the run differs"),
+        (HasNoBase, "'has_base' is true after 0 stages of the base block, not 1"),
     ],
 )
 def test_a_broken_strategy_is_caught(mutant, violation):
