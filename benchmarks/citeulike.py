@@ -32,9 +32,9 @@ from concurrent.futures import (
 from pathlib import Path
 from typing import Any
 
-from citeulike_cells import cells, left, settled
-from citeulike_protocols import PROTOCOLS, Cell
-from citeulike_tables import cell_name, collect, recorded, write
+from parts.citeulike_cells import cells, left, settled
+from parts.citeulike_protocols import PROTOCOLS, Cell
+from parts.citeulike_tables import cell_name, collect, recorded, write
 
 RESULTS = Path(__file__).parent / "results" / "citeulike.json"
 

@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from drift_world import ccd, learnt, planted
+from parts.drift_world import ccd, learnt, planted
 
 from ccdgraph.continual import AdaptiveConfig
 from ccdgraph.continual.drift import WITHIN, Action, Detector, Event, adapted, events_at

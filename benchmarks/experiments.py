@@ -19,9 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import replay_gap
-from drift_world import turned
-from experiment_tables import markdown, recovery, row, spread
+from parts import replay_gap
+from parts.drift_world import turned
+from parts.experiment_tables import markdown, recovery, row, spread
 
 from ccdgraph.bench import (
     StrategyEntry,
@@ -39,7 +39,7 @@ from ccdgraph.run.folder import hardware, versions
 from ccdgraph.run.learner import pick_device
 from ccdgraph.run.source import open_stream
 
-HERE = Path(__file__).parent
+CONFIGS = Path(__file__).parent / "configs"
 AT, SHARE = 4, 0.5  # block of the drift, users that turn
 
 
@@ -87,11 +87,11 @@ PARTS = [*EXPERIMENTS, "drift", "replay"]
 def whole(options: argparse.Namespace) -> tuple[SuiteConfig, StrategyEntry]:
     """The suite that an experiment varies, and its CCD with all parts switched on."""
     if options.data == "yelp":
-        suite, name = load_suite(HERE / "yelp_suite.toml"), "evolving"
+        suite, name = load_suite(CONFIGS / "yelp_suite.toml"), "evolving"
         suite = replace(suite, data={"yelp": DataConfig(source="presplit", path=options.path)})
         extra = overlay(both({}), {"teacher": {"distill_weight": 0.01}})
     else:
-        suite, name = load_suite(HERE / "planted.toml"), "CCD"
+        suite, name = load_suite(CONFIGS / "planted.toml"), "CCD"
         steps = {"batch_size": 512, "fit": {"lr": 1e-2}}
         extra = overlay(both({}), {"update": steps, "teacher": steps})
         extra["teachers"] = suite.strategies[name].settings["teachers"][:2]
@@ -134,11 +134,11 @@ def variants(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any
 def drifting(options: argparse.Namespace) -> dict[str, Any]:
     """Every strategy with and without drift: accuracy on each newest block, as ratio."""
     if options.data == "yelp":
-        calm, tuned = read_presplit(options.path), HERE / "strategies_tuned.toml"
-        plain = HERE / "strategies_suite.toml"
+        calm, tuned = read_presplit(options.path), CONFIGS / "strategies_tuned.toml"
+        plain = CONFIGS / "strategies_suite.toml"
     else:
         calm = synthetic_stream(1000, 600, 36_000, num_blocks=8, drift=0.0, base=0.35)
-        tuned = plain = HERE / "planted_tuned.toml"
+        tuned = plain = CONFIGS / "planted_tuned.toml"
     suite = load_suite(tuned if tuned.exists() else plain)
     for name, stream in (("calm", calm), ("drift", turned(calm, AT, SHARE, 0))):
         if not (options.to / "streams" / name).exists():

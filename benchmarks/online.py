@@ -26,9 +26,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from online_figures import cell_figures, compare, corrected, cost_figures, curve
-from online_tasks import ALONE, INTO, Cell, Task, Work, halves
-from online_world import FIRST, LAGS, METRIC, TEACHERS, Measured
+from parts.online_figures import cell_figures, compare, corrected, cost_figures, curve
+from parts.online_tasks import ALONE, INTO, Cell, Task, Work, halves
+from parts.online_world import FIRST, LAGS, METRIC, TEACHERS, Measured
 
 AHEAD = 1000  # seeds of the streams on which weights are chosen lie above it
 WEIGHTS = (0.005, 0.02, 0.05, 0.1, 0.2)

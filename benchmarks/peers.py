@@ -6,14 +6,14 @@
 
 LightGCN (d = 64, two layers, BPR, batch 2,048, Adam, no penalty) from the same initial tables and
 with one uniform negative: ccdgraph's ``fit``; PyG's ``LightGCN`` in the way of the example that
-comes with it (an epoch over shuffled edges, one propagation a step); RecBole 1.2.1 with
-``--recbole PYTHON``, in that environment (``peers_recbole.py``), whose negatives are never seen
-items. Matrix factorisation (d = 64): ccdgraph's MF, and implicit's BPR, which takes one row at a
-time. An epoch of ccdgraph and one of PyG come by turns, and both are run from several seeds of
-order and negatives; seconds are medians over epochs after the first, on a CPU those that one core
-spends, whatever else the machine does. On a CUDA device RecBole runs there as well, and an epoch
-alone tells the most bytes that training takes. Recall@20 is that of a fifth of the rows, held out,
-at the end, mean over seeds. What is measured is written after every peer.
+comes with it (an epoch over shuffled edges, one propagation a step); RecBole 1.2.1 with ``--recbole
+PYTHON``, in that environment (``parts/peers_recbole.py``), whose negatives are never seen items.
+Matrix factorisation (d = 64): ccdgraph's MF, and implicit's BPR, which takes one row at a time. An
+epoch of ccdgraph and one of PyG come by turns, and both are run from several seeds of order and
+negatives; seconds are medians over epochs after the first, on a CPU those that one core spends,
+whatever else the machine does. On a CUDA device RecBole runs there as well, and an epoch alone
+tells the most bytes that training takes. Recall@20 is that of a fifth of the rows, held out, at the
+end, mean over seeds. What is measured is written after every peer.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from typing import Any
 
 import torch
 from figures import peers as rows_of
-from peers_pyg import PyG
-from peers_world import BATCH, DIM, LR, figures, peak, tables, wait, world
+from parts.peers_pyg import PyG
+from parts.peers_world import BATCH, DIM, LR, figures, peak, tables, wait, world
 
 from ccdgraph.config import rng
 from ccdgraph.data.graph import BipartiteGraph
@@ -134,7 +134,7 @@ def recbole(block: Block, epochs: int, python: Path, device: str) -> dict[str, A
             f"{n}_{c}": getattr(part, c) for n, part in parts.items() for c in ("user", "item")
         }
         np.savez(rows, user=user, item=item, layers=2, lr=LR, batch=BATCH, **pairs)
-        script = Path(__file__).with_name("peers_recbole.py")
+        script = Path(__file__).parent / "parts" / "peers_recbole.py"
         # Absolute but not resolved, as a link leads out of the environment; its logs stay in there.
         command = [python.absolute(), script.resolve(), rows, learnt, "--epochs", str(epochs)]
         subprocess.run([*command, "--device", device], check=True, cwd=folder)

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from before_after import before_after, other_lists
-from clock import Clock
-from layers import DIM, edges, graph_of, propagation
-from sampled_steps import sampled_steps
-from speed_table import table
+from parts.before_after import before_after, other_lists
+from parts.clock import Clock
+from parts.layers import DIM, edges, graph_of, propagation
+from parts.sampled_steps import sampled_steps
+from parts.speed_table import table
+from parts.training_steps import YELP, compiled, training_steps
 from torch import Tensor
-from training_steps import YELP, compiled, training_steps
 
 from ccdgraph.data import skewed_interactions
 from ccdgraph.data.graph import BipartiteGraph

@@ -1,6 +1,6 @@
 """Seconds of CCD's stages on a stream.
 
-    python benchmarks/stages.py benchmarks/yelp.toml --set data.path=FOLDER --to stages.json
+    python benchmarks/stages.py benchmarks/configs/yelp.toml --set data.path=FOLDER --to stages.json
 
 Checks first that recorded and eager training give the same student within the noise of summation
 order, and that the accelerator agrees with the CPU. Then times every stage as often as asked, after

@@ -35,7 +35,7 @@ def summary(folder: Path) -> dict[str, Any]:
 def _about(suite: SuiteConfig, finished: list[Outcome]) -> dict[str, Any]:
     first = finished[0].about
     return {
-        "command": f"ccdgraph bench benchmarks/{suite.name}.toml",
+        "command": f"ccdgraph bench benchmarks/configs/{suite.name}.toml",
         "metric": first["metric"],
         "seeds": len(suite.seeds),
         "hardware": first["hardware"],

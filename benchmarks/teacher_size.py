@@ -17,8 +17,8 @@ from typing import Any
 
 import pandas as pd
 from online import choose_weights, learn_cells
-from online_tasks import ALONE, Work
-from online_world import METRIC, Measured
+from parts.online_tasks import ALONE, Work
+from parts.online_world import METRIC, Measured
 
 from ccdgraph.bench.paired import holm, wilcoxon
 

@@ -1,15 +1,16 @@
 r"""The same budget of tuning for every strategy of a suite, on validation rows alone.
 
-    python benchmarks/tune.py benchmarks/planted.toml --to runs/tuning \
-        --write benchmarks/planted_tuned.toml --results benchmarks/results/planted_tuning.json
+    python benchmarks/tune.py benchmarks/configs/planted.toml --to runs/tuning \
+        --write benchmarks/configs/planted_tuned.toml \
+        --results benchmarks/results/planted_tuning.json
 
 Every strategy gets ``--trials`` settings: those of the suite, then random ones of its space
-(``tuning_spaces.py``) drawn over them; its variant ``block`` (each block's own graph), where it has
-one, gets as many of its own. A trial learns the first stream of the suite with seeds that the suite
-does not report, and counts by the harmonic mean of LA and RA of Recall@20 on validation rows after
-the last block (LA under protocol ``next``); test rows are never read. The best settings go into a
-suite of their own. Trials run in ``--jobs`` processes; stopped and called again, it goes on with
-what is missing, and what ``--limit`` seconds left out is left out of every strategy alike.
+(``parts/tuning_spaces.py``); its variant ``block`` (each block's own graph) gets as many of its
+own. A trial learns the first stream of the suite with seeds that the suite does not report, and
+counts by the harmonic mean of LA and RA of Recall@20 on validation rows after the last block (LA
+under protocol ``next``); test rows are never read. The best settings go into a suite of their own.
+Trials run in ``--jobs`` processes; stopped and called again, it goes on with what is missing, and
+what ``--limit`` seconds left out is left out of every strategy alike.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tuning_spaces import settings, targets, written
+from parts.tuning_spaces import settings, targets, written
 
 from ccdgraph import checkpoint
 from ccdgraph.bench import Cell, StrategyEntry, SuiteConfig, cells, load_suite

@@ -418,7 +418,7 @@ def test_doctor_names_versions_paths_and_advice(monkeypatch):
 
 @pytest.mark.parametrize("name", ["yelp", "yelp_released"])
 def test_the_yelp_benchmarks_load(name):
-    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.toml"
+    path = Path(__file__).parents[1] / "benchmarks" / "configs" / f"{name}.toml"
     config = load(RunConfig, path)
     assert config.mask == "block" and config.data.source == "presplit"
     assert [teacher.dim for teacher in config.ccd.teachers] == [128] * 5

@@ -197,7 +197,7 @@ def test_every_measured_place_is_in_its_file(page):
 
 def test_the_deviations_are_variants_of_their_suite():
     """They are read from its results, so a slip shows only once it has run."""
-    suite = tomllib.loads((ROOT / "benchmarks/deviations_suite.toml").read_text())
+    suite = tomllib.loads((ROOT / "benchmarks/configs/deviations_suite.toml").read_text())
     known = {f"released/{name}" for name in suite["strategies"]["released"]["variants"]}
     page = (ROOT / "docs/reproduce.rst").read_text()
     shown = set(re.findall(r"deviations/results.parquet / .* / (released/[\w-]+), \w+ / H", page))

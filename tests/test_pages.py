@@ -19,7 +19,7 @@ COMMANDS = get_command(app)
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/RESULTS.md")]
 PAGES += sorted({*ROOT.glob("docs/*.rst"), *ROOT.glob("docs/methods/*.rst")})
-PAGES += sorted({*ROOT.glob("docs/recipes/*"), *ROOT.glob("benchmarks/*.toml")})
+PAGES += sorted({*ROOT.glob("docs/recipes/*"), *ROOT.glob("benchmarks/configs/*.toml")})
 # Where it stands by itself on an indented line, or between backquotes.
 COMMAND = re.compile(
     r"(?:^#?(?:    |   \$ ) *|`)(?:\w+=\S+ )*((?:ccdgraph|python|make) [^`\n]+)", re.M

@@ -82,7 +82,7 @@ def demo_command(to: _To = None, overrides: _Overrides = None) -> None:
     learn(config, folder)
 
 
-@app.command(epilog="Example: ccdgraph run benchmarks/yelp.toml --set ccd.student.dim=16 --resume")
+@app.command(epilog="Example: ccdgraph run benchmarks/configs/yelp.toml --set seed=1 --resume")
 @in_one_sentence
 def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="What to run.")],
@@ -137,7 +137,8 @@ def distill_command(
 
 
 @app.command(
-    "bench", epilog="Example: ccdgraph bench benchmarks/yelp_suite.toml --to runs/yelp --jobs 3"
+    "bench",
+    epilog="Example: ccdgraph bench benchmarks/configs/yelp_suite.toml --to runs/yelp --jobs 3",
 )
 @in_one_sentence
 def bench_command(

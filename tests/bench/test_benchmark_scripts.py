@@ -92,7 +92,7 @@ class Counted:
 
 
 def test_pairs_are_timed_by_turns_and_their_results_compared():
-    pair = script("before_after").by_turns(Counted(), lambda: "old", lambda: "new")
+    pair = script("parts/before_after").by_turns(Counted(), lambda: "old", lambda: "new")
     assert pair[1:] == ("old", "new")
     # Turns (1, 2), which do not count, (3, 4) and (5, 6).
     assert pair[0] == {"before": 4, "after": 5, "times faster": pytest.approx((3 / 4 + 5 / 6) / 2)}
@@ -100,7 +100,7 @@ def test_pairs_are_timed_by_turns_and_their_results_compared():
 
 def test_optimisations_leave_results_as_they_are(monkeypatch):
     rows = skewed_interactions(300, 200, 6000)
-    graph, pairs = BipartiteGraph.from_interactions(rows, 300, 200), script("before_after")
+    graph, pairs = BipartiteGraph.from_interactions(rows, 300, 200), script("parts/before_after")
     graph = graph.grow(Interactions(torch.tensor([0]), torch.tensor([0])), 2000, 400)
     for part in (pairs.blocks, pairs.wide, pairs.counting):
         assert part(graph, Counted())["difference"] <= 1e-6, part.__name__
@@ -117,7 +117,7 @@ def test_the_table_of_speed_shows_pairs_sizes_and_ratios():
         "edges": {"MB of embeddings": [5.0], "ns an edge": [7.5]},
         "ratios": {"a / b": 0.25},
     }
-    text = script("speed_table").table(found)
+    text = script("parts/speed_table").table(found)
     for line in (
         "| serving, student, batch 2 | 2.000 |",
         "| one | 200.0 | 100.0 | 2.00 | 0 |  |",

@@ -4,8 +4,8 @@ import pytest
 
 from ccdgraph.bench.suite import cells, load_suite
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-SUITES = sorted([*FOLDER.glob("*_suite.toml"), *FOLDER.glob("planted*.toml")])
+CONFIGS = Path(__file__).parents[2] / "benchmarks" / "configs"
+SUITES = sorted([*CONFIGS.glob("*_suite.toml"), *CONFIGS.glob("planted*.toml")])
 
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)

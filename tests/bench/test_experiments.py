@@ -55,7 +55,7 @@ def test_recovery_is_hand_arithmetic():
         ("A", "drift", 0): [0.5, 0.5, 0.2, 0.36, 0.2],
     }
     series |= {("A", "calm", 1): [0.5] * 5, ("A", "drift", 1): [0.5, 0.5, 0.1, 0.1, 0.1]}
-    found = script("experiment_tables").recovery("A", series, (0, 1), 2)
+    found = script("parts.experiment_tables").recovery("A", series, (0, 1), 2)
     assert found["block 2"]["mean"] == pytest.approx(0.35)
     assert found["block 4"]["mean"] == pytest.approx(0.6)
     assert found["blocks to recover"] == 2 and found["recovered"] == "1 of 2"
@@ -70,7 +70,7 @@ def test_the_rank_gap_equals_a_loop():
     pairs = Interactions(torch.tensor([0, 0, 4]), torch.tensor([1, 5, 2]))
     seen = UserItems.from_interactions([pairs], 6, 9)
     memory = memorise(theirs, seen, depth=4, draws=1)
-    gap = script("replay_gap").rank_gap(ours, memory, seen)
+    gap = script("parts.replay_gap").rank_gap(ours, memory, seen)
     for user in range(6):
         own = set(pairs.item[pairs.user == user].tolist())
         scores = ours.scores(torch.tensor([user]))[0].tolist()
@@ -81,7 +81,7 @@ def test_the_rank_gap_equals_a_loop():
 
 def test_replay_is_watched_from_the_state_of_the_learner(monkeypatch):
     """All draws start from the same student, and only what was drawn tells them apart."""
-    module = script("replay_gap")
+    module = script("parts.replay_gap")
     monkeypatch.setattr(module, "EPOCHS", (0, 1, 2))
     ccd = {
         "student": {"dim": 4},
@@ -102,7 +102,7 @@ def test_what_is_recovered_is_hand_arithmetic():
     """Of the drawn pair 10 of 20 places are left, of the others 4 + 5 of 4 + 8."""
     plain, replayed = torch.tensor([[20, 4, 8]]), torch.tensor([[10, 4, 5]])
     drawn = [torch.tensor([[True, False, False]])]
-    module, row = script("replay_gap"), defaultdict(list)
+    module, row = script("parts.replay_gap"), defaultdict(list)
     gaps = [{epoch: [each] for epoch in module.EPOCHS} for each in (plain, replayed)]
     module._parts(row, *gaps, drawn)
     assert row["drawn recovered, 30"] == [0.5]
@@ -198,7 +198,7 @@ def test_a_variant_on_the_blocks_own_graph_is_tuned_by_itself(tmp_path):
     assert list(tune.targets(suite)) == ["FineTune", "FineTune/block"]
     chosen = {"FineTune": {"topk": 3}, "FineTune/block": {"batch_size": 7}}
     found = {name: {"chosen": json.dumps(over)} for name, over in chosen.items()}
-    written = script("tuning_spaces").written(suite, found)
+    written = script("parts.tuning_spaces").written(suite, found)
     settings = {one.name: one.settings for one in written.learners()}
     assert settings["FineTune"]["topk"] == settings["FineTune/short"]["topk"] == 3
     assert settings["FineTune/block"] == {**entry.settings, "graph": "block", "batch_size": 7}
@@ -213,7 +213,8 @@ def test_seeds_that_are_reported_are_not_tuned_with(tmp_path, monkeypatch, capsy
 
 
 def test_trials_are_distinct_and_a_strategy_without_a_space_is_named():
-    spaces, suite = script("tuning_spaces"), load_suite(FOLDER / "strategies_suite.toml")
+    spaces = script("parts.tuning_spaces")
+    suite = load_suite(FOLDER / "configs" / "strategies_suite.toml")
     for learner in spaces.targets(suite).values():
         found = [json.dumps(one, sort_keys=True) for one in spaces.settings(learner, 12)]
         cut = len(found) if learner.strategy == "FullBatch" else 12
@@ -240,6 +241,8 @@ def test_every_strategy_that_learns_steps_is_timed(tmp_path, monkeypatch):
 def test_tables_of_the_experiments_are_those_of_the_document():
     """A number typed into RESULTS.md, or left from an older file, fails."""
     results = FOLDER / "results" / "experiments"
-    table = script("experiment_tables").markdown(json.loads((results / "planted.json").read_text()))
+    table = script("parts.experiment_tables").markdown(
+        json.loads((results / "planted.json").read_text())
+    )
     assert table == (results / "planted.md").read_text()
     assert table in (FOLDER / "RESULTS.md").read_text()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from online_world import METRIC, Measured
+from parts.online_world import METRIC, Measured
 
 from ccdgraph.bench.paired import holm, wilcoxon
 from ccdgraph.calibration import Answers, ece_test, reliability

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from clock import Clock
+from parts.clock import Clock
 
 from ccdgraph.config import rng
 from ccdgraph.data.graph import BipartiteGraph

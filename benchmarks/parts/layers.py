@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from clock import Clock
+from parts.clock import Clock
 from torch import Tensor
 from torch_geometric.nn import LGConv
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from peers_world import BATCH, DIM, LR, tables, wait
+from parts.peers_world import BATCH, DIM, LR, tables, wait
 from torch_geometric.nn import LightGCN as PyGLightGCN
 
 from ccdgraph.config import rng

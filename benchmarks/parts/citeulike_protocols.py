@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from citeulike_trials import COMBINATIONS, DIRECTLY, HETCOMP, PHR, SCHEDULES, settings
+from parts.citeulike_trials import COMBINATIONS, DIRECTLY, HETCOMP, PHR, SCHEDULES, settings
 
 ALL = (
     *("none", "rrd", "ir", "sampled-rrd", "ir-rrd", "de", "de-rrd", "phr", "ftd", "htd"),

@@ -1,6 +1,6 @@
 """RecBole's LightGCN on rows that ``peers.py`` has written, in an environment of its own.
 
-    python benchmarks/peers_recbole.py ROWS.npz FOUND.npz --epochs 20
+    python benchmarks/parts/peers_recbole.py ROWS.npz FOUND.npz --epochs 20
 
 ``ROWS.npz`` holds train and test rows and the initial tables, ``FOUND.npz`` gets seconds of every
 epoch and evaluation, the most bytes that training takes on a CUDA device, RecBole's own Recall@20

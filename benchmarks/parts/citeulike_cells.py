@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from citeulike_protocols import COST, PROTOCOLS, SEARCH, UNTAUGHT, Cell, Protocol, merged
-from citeulike_tables import cell_name
+from parts.citeulike_protocols import COST, PROTOCOLS, SEARCH, UNTAUGHT, Cell, Protocol, merged
+from parts.citeulike_tables import cell_name
 
 
 def cells(options: argparse.Namespace) -> list[Cell]:

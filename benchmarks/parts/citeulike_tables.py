@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from citeulike_page import markdown
-from citeulike_protocols import PROTOCOLS, SEARCH, UNTAUGHT, Cell
+from parts.citeulike_page import markdown
+from parts.citeulike_protocols import PROTOCOLS, SEARCH, UNTAUGHT, Cell
 
 from ccdgraph.checkpoint import atomic_write_text
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from unittest import mock
 
 import torch
-from clock import Clock
+from parts.clock import Clock
 from torch import Tensor, nn
 
 from ccdgraph import losses

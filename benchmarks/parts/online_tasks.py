@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from online_world import LAGS, TEACHERS, World, config, learn_all, make_world, write_whole
+from parts.online_world import LAGS, TEACHERS, World, config, learn_all, make_world, write_whole
 
 from ccdgraph.continual import OnlineConfig
 from ccdgraph.distill.labels import StoreReader

@@ -15,10 +15,10 @@ from typing import Any
 from unittest import mock
 
 import torch
-from clock import Clock
-from layers import torch_product
+from parts.clock import Clock
+from parts.layers import torch_product
+from parts.training_steps import added_rows, compared, keyed, summed_layers
 from torch import Tensor
-from training_steps import added_rows, compared, keyed, summed_layers
 
 from ccdgraph import losses, ranking
 from ccdgraph.config import rng

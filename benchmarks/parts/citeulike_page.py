@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from citeulike_protocols import PROTOCOLS, SEARCH
+from parts.citeulike_protocols import PROTOCOLS, SEARCH
 
 HEAD = ("student", "teacher", "method", "measured", "sd", "seeds", "published")
 HEAD += ("epochs", "s/epoch", "MiB", "jobs")
