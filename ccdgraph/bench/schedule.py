@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -112,12 +113,23 @@ def _ended(running: dict[int, tuple[BaseProcess, Task, float]]) -> Iterator[None
 
 
 def _start(task: Task, slot: int, jobs: int) -> BaseProcess:
-    # A fork would inherit the threads and the CUDA context of this process in an unusable state.
-    process = multiprocessing.get_context("spawn").Process(
+    process: BaseProcess = _clean_start().Process(
         target=_child, args=(task, slot, max(1, _cores() // jobs)), daemon=True
     )
     process.start()
     return process
+
+
+def _clean_start() -> Any:
+    """How processes start: a fork of this one would have its threads and CUDA context, unusable.
+
+    Where there is a server to fork from, it imports all libraries once, which takes seconds.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():  # absent on Windows
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _child(task: Task, slot: int, threads: int) -> None:
