@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccdgraph.bench.cell import Outcome, cell_folder
-from ccdgraph.bench.results import Comparison, Place, places
+from ccdgraph.bench.results import H_OF_MEANS, Comparison, Place, places
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,14 +44,48 @@ def wilcoxon(difference: pd.Series) -> float:
     return float(stats.wilcoxon(some).pvalue) if len(some) else 1.0
 
 
+def lead_of_means(own: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float]:
+    r"""By how much the H of a table leads another one, and the two-sided p-value of that.
+
+    The H of a table is that of means over users; the H of each user does not add up to it. A user
+    moves it by :math:`\phi_u`, to first order, and users are independent, so
+
+    .. math:: z = \frac{H_a - H_b}{\sqrt{\sum_u (\phi_{a,u} - \phi_{b,u})^2}}
+
+    is a standard normal number if both are equally good (the delta method; van der Vaart,
+    *Asymptotic Statistics*, 1998, chapter 3). Users of both count as pairs.
+
+    Args:
+        own: :func:`user_quantities` of the reference.
+        other: of a baseline.
+    """
+    (ours, of_ours), (theirs, of_theirs) = _h_of_means(own), _h_of_means(other)
+    lead, spread = ours - theirs, math.sqrt(((of_ours - of_theirs) ** 2).sum())
+    return lead, math.erfc(abs(lead) / spread / math.sqrt(2)) if spread else 1.0
+
+
+def _h_of_means(frame: pd.DataFrame) -> tuple[float, pd.Series]:
+    r"""H of the means over users, and by how much each user moves it, :math:`\phi_u`."""
+    sides = []
+    for side in ("new", "last"):
+        values = frame[[name for name in frame if name.startswith(f"{side} ")]]
+        of_user = ((values - values.mean()) / values.count()).fillna(0.0).mean(axis=1)
+        sides.append((float(values.mean().mean()), of_user))
+    (la, by_la), (ra, by_ra) = sides
+    if la + ra == 0:
+        return 0.0, 0.0 * by_la
+    return 2 * la * ra / (la + ra), 2 * (ra**2 * by_la + la**2 * by_ra) / (la + ra) ** 2
+
+
 def compare(
     outcomes: Sequence[Outcome], folder: Path, reference: str | None = None
 ) -> list[Comparison]:
     """Tests every strategy against the reference, where both have a finished seed in common.
 
     A user's LA is the mean over the blocks that test the user of the headline metric right after
-    the block was learnt; RA is the same after the last block; H is their harmonic mean. Only what
-    the protocol measures is compared: ``"next"`` has LA alone.
+    the block was learnt; RA is the same after the last block; H is their harmonic mean. The
+    H of the table is tested besides (:func:`lead_of_means`). Only what the protocol measures is
+    compared: ``"next"`` has LA alone.
 
     Args:
         outcomes: of all cells.
@@ -74,32 +109,30 @@ def _compare(
         seeds = _common(strategies[reference], strategies[baseline])
         if baseline != reference and seeds:
             own, other = (_average(strategies[n], folder, seeds) for n in (reference, baseline))
-            pairs[baseline] = (own - other, len(seeds))
+            pairs[baseline] = (own, other, len(seeds))
     found: list[Comparison] = []
-    for quantity in QUANTITIES:
+    for quantity in (*QUANTITIES, H_OF_MEANS):
         tested = {
-            name: (frame[quantity].dropna(), seeds)
-            for name, (frame, seeds) in pairs.items()
-            if quantity in frame
+            name: (*_tested(own, other, quantity), seeds)
+            for name, (own, other, seeds) in pairs.items()
+            if ("H" if quantity == H_OF_MEANS else quantity) in own
         }
-        p = [wilcoxon(difference) for difference, _ in tested.values()]
+        corrected = holm([p for _, p, _, _ in tested.values()])
         found += [
-            Comparison(
-                place=place,
-                reference=reference,
-                baseline=name,
-                quantity=quantity,
-                difference=float(difference.mean()),
-                users=len(difference),
-                seeds=seeds,
-                p=own,
-                corrected=corrected,
-            )
-            for (name, (difference, seeds)), own, corrected in zip(
-                tested.items(), p, holm(p), strict=True
+            Comparison(place, reference, name, quantity, lead, users, seeds, p, whole)
+            for (name, (lead, p, users, seeds)), whole in zip(
+                tested.items(), corrected, strict=True
             )
         ]
     return found
+
+
+def _tested(own: pd.DataFrame, other: pd.DataFrame, quantity: str) -> tuple[float, float, int]:
+    """The lead, its p-value, and the number of users."""
+    if quantity == H_OF_MEANS:
+        return *lead_of_means(own, other), len(own)
+    difference = (own[quantity] - other[quantity]).dropna()
+    return float(difference.mean()), wilcoxon(difference), len(difference)
 
 
 def _common(own: Sequence[Outcome], other: Sequence[Outcome]) -> list[int]:
@@ -115,7 +148,11 @@ def _average(outcomes: Sequence[Outcome], folder: Path, seeds: Sequence[int]) ->
 
 
 def user_quantities(outcome: Outcome, folder: Path) -> pd.DataFrame:
-    """LA, RA and H of the headline metric by user, of the served scorer of a finished cell."""
+    """LA, RA and H of the headline metric by user, of the served scorer of a finished cell.
+
+    Beside them stands what they are means of: ``"new 3"``, on block 3 right after it was learnt,
+    and ``"last 3"``, on block 3 after the last one.
+    """
     import pandas as pd
 
     metric, served = outcome.about["metric"], outcome.about["served"]
@@ -126,10 +163,16 @@ def user_quantities(outcome: Outcome, folder: Path) -> pd.DataFrame:
         if (path := users / f"after_{k}.parquet").exists()
     }
     after = {k: frame[frame["scorer"] == served] for k, frame in after.items()}
-    newest = pd.concat([frame[frame["tested"] == k] for k, frame in after.items()])
-    found: pd.DataFrame = newest.groupby("user")[metric].mean().to_frame("LA")
+    sides = {"new": pd.concat([frame[frame["tested"] == k] for k, frame in after.items()])}
     if outcome.about["protocol"] == "within":
-        found["RA"] = after[max(after)].groupby("user")[metric].mean()
-        total = found["LA"] + found["RA"]
-        found["H"] = (2 * found["LA"] * found["RA"] / total).where(total > 0, 0.0)
-    return found
+        sides["last"] = after[max(after)]
+    found = {}
+    for side, frame in sides.items():
+        wide = frame.pivot(index="user", columns="tested", values=metric)
+        found[side] = wide.rename(columns=lambda k, side=side: f"{side} {k}")
+    means = {"LA": found["new"].mean(axis=1)}
+    if "last" in found:
+        means["RA"] = found["last"].mean(axis=1)
+        total = means["LA"] + means["RA"]
+        means["H"] = (2 * means["LA"] * means["RA"] / total).where(total > 0, 0.0)
+    return pd.concat([pd.DataFrame(means), *found.values()], axis=1)

@@ -20,6 +20,11 @@ RESULTS, CELLS = "results.parquet", "cells.json"
 _VERSION_KEY = b"ccdgraph.results.version"
 Place = tuple[str, str, str, str]  # data, protocol, mask, backbone
 LABELS = ("cell", "data", "protocol", "mask", "backbone", "strategy", "seed")
+H_OF_MEANS = "H of means"
+TESTS = (
+    "Wilcoxon signed-rank test of LA, RA and H of each user averaged over seeds, z-test of the H "
+    "of their means; two-sided, Holm's correction over baselines"
+)
 
 
 class Comparison(NamedTuple):
@@ -29,11 +34,12 @@ class Comparison(NamedTuple):
         place: data, protocol, mask and backbone.
         reference: a strategy.
         baseline: another one.
-        quantity: ``"LA"``, ``"RA"`` or ``"H"`` of each user.
-        difference: mean over users, reference less baseline.
+        quantity: ``"LA"``, ``"RA"`` or ``"H"`` of each user, or the ``"H of means"`` over users.
+        difference: mean over users or difference of both means, reference less baseline.
         users: how many were compared.
         seeds: how many seeds both were averaged over.
-        p: of the two-sided Wilcoxon signed-rank test.
+        p: of the two-sided Wilcoxon signed-rank test, or of
+            :func:`~ccdgraph.bench.paired.lead_of_means`.
         corrected: the same after Holm's correction over the baselines.
     """
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ccdgraph.bench.cell import Outcome
-from ccdgraph.bench.results import Comparison, Place, places
+from ccdgraph.bench.results import H_OF_MEANS, TESTS, Comparison, Place, places
 from ccdgraph.run import RunResult
 
 COLUMNS = ("LA", "RA", "H", "LA without D0", "RA without D0", "H without D0", "new users")
@@ -85,7 +85,7 @@ def markdown(
         parts.append(_markdown_table(head, [_cells(line, "±") for line in found]))
         if tests:
             parts.append(_tested(tests[0].reference))
-            head = ["baseline", "of each user", "difference", "users", "seeds", "p", "p (Holm)"]
+            head = ["baseline", "quantity", "difference", "users", "seeds", "p", "p (Holm)"]
             parts.append(_markdown_table(head, [_test_cells(test) for test in tests]))
     wrong = [o for o in outcomes if o.status != "finished"]
     if wrong:
@@ -102,14 +102,14 @@ def latex(outcomes: Sequence[Outcome], comparisons: Sequence[Comparison], metric
     """
     parts = []
     for place, found in lines(outcomes).items():
-        quantity = "LA" if place[1] == "next" else "H"
+        quantity, shown = ("LA",) * 2 if place[1] == "next" else (H_OF_MEANS, "H")
         p = {
             t.baseline: t.corrected
             for t in comparisons
             if (t.place, t.quantity) == (place, quantity)
         }
         seeds = max(len(line.values["LA"]) for line in found)
-        head = ["strategy", "scorer", *COLUMNS, f"$p$ ({quantity})"]
+        head = ["strategy", "scorer", *COLUMNS, f"$p$ ({shown})"]
         body = []
         for line in found:
             *names, _, _ = _cells(line, "$\\pm$")
@@ -145,10 +145,7 @@ def _caption(metric: str, seeds: int) -> str:
 
 
 def _tested(reference: str) -> str:
-    return (
-        f"\nAgainst {reference}: Wilcoxon signed-rank test over users averaged over seeds, "
-        "two-sided, Holm's correction over baselines; the difference is the reference's lead.\n"
-    )
+    return f"\nAgainst {reference}: {TESTS}; the difference is the reference's lead.\n"
 
 
 def _cells(line: Line, sign: str) -> list[str]:

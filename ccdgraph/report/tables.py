@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ccdgraph.bench.results import TESTS
 from ccdgraph.report.content import Group, Method
 from ccdgraph.report.series import (
     EVALUATION,
@@ -56,7 +57,7 @@ def tests(group: Group) -> Table | None:
     """The paired tests, where there are any."""
     if not group.comparisons:
         return None
-    head = ["baseline", "of each user", "difference", "users", "seeds", "p", "p (Holm)"]
+    head = ["baseline", "quantity", "difference", "users", "seeds", "p", "p (Holm)"]
     rows = [
         [
             *(test["baseline"], test["quantity"], f"{test['difference']:+.4f}"),
@@ -65,10 +66,7 @@ def tests(group: Group) -> Table | None:
         ]
         for test in group.comparisons
     ]
-    caption = (
-        f"Lead of {group.comparisons[0]['reference']}: Wilcoxon signed-rank test over users "
-        f"averaged over seeds, two-sided, Holm's correction over baselines; {group.conditions}."
-    )
+    caption = f"Lead of {group.comparisons[0]['reference']}: {TESTS}; {group.conditions}."
     return Table(caption, head, rows, 2)
 
 

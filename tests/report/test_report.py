@@ -150,7 +150,7 @@ def test_costs_far_apart_have_a_logarithmic_axis_in_plain_numbers(suite_page):
 def test_failures_tests_and_signs_are_shown(suite_page):
     [cell] = suite_page.table("cell", "why")
     assert cell == ["planted within strict own FineTune seed 1", "ValueError: no luck"]
-    [test] = suite_page.table("baseline", "of each user")
+    [test] = suite_page.table("baseline", "quantity")
     assert test == ["FineTune", "LA", "+0.1234", "9", "1", "0.01", "0.02"]
     signs = suite_page.table("strategy", "seed", "scorer", "kind")
     assert signs[0] == ["CCD", "0", "student", "falling", "D2", "it falls <b>& falls</b>"]
