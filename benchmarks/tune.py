@@ -158,8 +158,6 @@ def search(suite: SuiteConfig, trials: Sequence[Trial], options: argparse.Namesp
     """Every trial that has not run yet, until the time is over."""
     context = multiprocessing.get_context("spawn")
     left, end = [t for t in trials if t.outcome() is None], time.perf_counter() + options.limit
-    if left:
-        left[0].path.parent.mkdir(parents=True, exist_ok=True)
     given = (suite, context.Value("i", 0))
     with ProcessPoolExecutor(options.jobs, context, initializer=enter, initargs=given) as pool:
         running: set[Future[str]] = set()
