@@ -53,6 +53,9 @@ def _table(found: list[Line], finished: list[Outcome]) -> dict[str, dict[str, An
             if known:
                 deviation = statistics.stdev(known) if len(known) > 1 else None
                 row[name] = {"mean": statistics.fmean(known), "sd": deviation}
+        if not row:
+            continue  # not run yet
+        row["seeds"] = len(line.values["LA"])
         own = [o.about["parameters"] for o in finished if o.cell.strategy == line.strategy]
         sizes = {p.get(line.scorer, sum(p.values())) for p in own}
         row["parameters"] = max(sizes) if sizes else None

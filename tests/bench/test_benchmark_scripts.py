@@ -2,12 +2,17 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from small_suite import table
 
+from ccdgraph.bench import SuiteConfig, run_suite
+from ccdgraph.bench.cell import cell_folder
+from ccdgraph.config import from_dict
 from ccdgraph.data import skewed_interactions
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
@@ -179,3 +184,22 @@ def test_the_first_hour_is_timed_as_the_readme_says_it():
     for gone in ("    make demo ", "source .venv/bin/activate", "```sh"):
         with pytest.raises(ValueError, match="shows other commands"):
             steps(readme.replace(gone, ""))
+
+
+def test_a_summary_holds_what_was_run_and_of_how_many_seeds(tmp_path):
+    """Two of three strategies are run, one of them with one seed of two."""
+    plain = {**table(), "scorers": "none", "strategies": {"FineTune": {}, "FIRE": {}, "SPMF": {}}}
+    suite = from_dict(SuiteConfig, plain)
+    run_suite(suite, tmp_path / "runs", only=["FIRE"])
+    outcomes = run_suite(suite, tmp_path / "runs", only=["FineTune"])
+    gone = next(o.cell for o in outcomes if (o.cell.strategy, o.cell.seed) == ("FIRE", 1))
+    shutil.rmtree(cell_folder(tmp_path / "runs", gone))
+    [found] = script("summary").summary(tmp_path / "runs")["tables"].values()
+    assert {name: row["seeds"] for name, row in found.items()} == {
+        "FineTune, model": 2,
+        "FIRE, model": 1,
+    }
+    [first, second] = (o for o in outcomes if o.cell.strategy == "FineTune")
+    each = [o.result.matrix("model").learning_average(2) for o in (first, second)]
+    assert found["FineTune, model"]["LA"]["mean"] == pytest.approx(sum(each) / 2)
+    assert found["FIRE, model"]["LA"]["sd"] is None
