@@ -53,7 +53,8 @@ def shown(value: Any, digits: int) -> str:
 
 def origin(about: dict[str, Any]) -> str:
     """One sentence on where numbers come from."""
-    parts = [str(about[key]) for key in ("metric", "hardware") if key in about]
+    given = [about[key] for key in ("metric", "hardware") if key in about]
+    parts = ["; ".join(one) if isinstance(one, list) else str(one) for one in given]
     if "seeds" in about:
         one = about["seeds"] == 1
         parts.append("one seed" if one else f"{about['seeds']} seeds, mean ± standard deviation")
