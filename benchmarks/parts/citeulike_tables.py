@@ -121,7 +121,7 @@ def _write(
     rows: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     held = json.loads(path.read_text()) if path.exists() else {"cells": [], "missing": []}
-    asked, fresh = {_place(cell): settings(cell.config) for cell in tasks}, {*map(_place, rows)}
+    asked, fresh = {cell.place: settings(cell.config) for cell in tasks}, {*map(_place, rows)}
     kept = [
         row
         for row in held["cells"]
@@ -197,9 +197,8 @@ def _cost(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _place(row: Any) -> tuple[Any, ...]:
-    own = vars(row) if isinstance(row, Cell) else row
-    return tuple(own[key] for key in PLACE)
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in PLACE)
 
 
 def _group(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -68,9 +68,12 @@ def test_every_kind_of_cell_ends_up_in_the_table(tmp_path):
     assert taught["published"] == 0.4698 and taught["seeds"] == 1  # theirs beside ours
     assert cells["loo", "sampled-rrd"]["metrics"]["test"]["hit@5"] == taught["measured"]
     assert str(tmp_path) not in json.dumps(results)  # nothing of this machine
+    os.link(tmp_path / "a.json", tmp_path / "being read.json")
     found = measure(tmp_path, *words, "--to", tmp_path / "elsewhere")
     assert found.returncode == 0 and len(found.stdout.splitlines()) == 1, found.stdout
     assert not (tmp_path / "elsewhere").exists()  # the file of the results holds everything
+    # A reader keeps the old file, whole. Mutation: the file is written in place.
+    assert not (tmp_path / "a.json").samefile(tmp_path / "being read.json")
     table = (tmp_path / "a.md").read_text()
     assert table.count("| sampled-rrd |") == 1 and table.count("| teachers |") == 2
     assert "--only 'loo'" in table and "Not measured" not in table
