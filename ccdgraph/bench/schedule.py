@@ -123,9 +123,11 @@ def _start(task: Task, slot: int, jobs: int) -> BaseProcess:
 def _clean_start() -> Any:
     """How processes start: a fork of this one would have its threads and CUDA context, unusable.
 
-    Where there is a server to fork from, it imports all libraries once, which takes seconds.
+    Without CUDA they are forked from a server that has imported all libraries, which takes seconds.
+    With it each starts anew: importing them initialises CUDA, and no fork survives that.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():  # absent on Windows
+    # The server's start method is absent on Windows.
+    if torch.version.cuda or "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])

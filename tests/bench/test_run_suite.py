@@ -13,7 +13,7 @@ from small_suite import table
 from ccdgraph import checkpoint
 from ccdgraph.bench import StrategyEntry, SuiteConfig, cells, read_results, run_suite
 from ccdgraph.bench.cell import base_key, cell_folder, tasks
-from ccdgraph.bench.schedule import locked, work
+from ccdgraph.bench.schedule import _clean_start, locked, work
 from ccdgraph.bench.tables import latex, markdown
 from ccdgraph.config import from_dict
 from ccdgraph.run import Row, loop, run
@@ -268,6 +268,13 @@ def test_cells_in_processes_equal_those_of_one(straight, suite, tmp_path):
     assert [row.value for row in mine] == pytest.approx([row.value for row in expected])
     with pytest.raises(ValueError, match="'jobs' is 0; it must be at least 1"):
         work([], 0)
+
+
+@pytest.mark.parametrize(("cuda", "method"), [("13.0", "spawn"), (None, "forkserver")])
+def test_no_process_is_forked_where_torch_may_have_initialised_cuda(monkeypatch, cuda, method):
+    # On an H200 every cell of a forked process ended with "CUDA error: initialization error".
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    assert _clean_start().get_start_method() == method
 
 
 def test_tables_show_means_and_deviations_by_hand(tmp_path):
