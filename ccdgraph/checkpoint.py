@@ -8,9 +8,10 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import safetensors.torch
 import torch
@@ -62,6 +63,40 @@ def save(folder: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
         temporary.rename(folder)  # killed just before this line, `load` still finds the old one
         _sync(folder.parent)
     _remove(old)
+
+
+class Writer:
+    """Saves checkpoints while the work goes on: tensors are copied at once and written meanwhile.
+
+    One is under way at a time; the next waits for it, as does the end of the ``with`` block. Who
+    waits is told by `CheckpointError` what went wrong. A killed process leaves the one before.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(
+        self, folder: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]
+    ) -> None:
+        """As the function `save`, of the values that ``tensors`` and ``meta`` have now."""
+        now = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        said = json.loads(json.dumps(meta))
+        self.wait()
+        self._pending = self._pool.submit(save, folder, now, said)
+
+    def wait(self) -> None:
+        """Until what was saved is on the disk."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        self.wait()
 
 
 def load(

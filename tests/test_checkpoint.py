@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -205,3 +206,45 @@ def test_files_are_written_whole(tmp_path):
     checkpoint.atomic_write_bytes(path, b"b")
     assert path.read_bytes() == b"b"
     assert files(tmp_path) == {"deep", "deep/run.json"}
+
+
+def test_a_writer_keeps_the_values_of_the_moment(tmp_path, monkeypatch):
+    """Fails if tensors or meta are read after the work has gone on."""
+    real, may = checkpoint.save, threading.Event()
+
+    def late(*given):
+        assert may.wait(60)
+        real(*given)
+
+    monkeypatch.setattr(checkpoint, "save", late)
+    tensor, meta = torch.zeros(3), {"seconds": {"0/student": 1.0}}
+    with checkpoint.Writer() as writer:
+        writer.save(tmp_path / "run", {"user": tensor}, meta)  # returns although nothing is written
+        tensor += 1
+        meta["seconds"]["0/teacher"] = 2.0
+        assert not checkpoint.exists(tmp_path / "run")
+        may.set()
+    tensors, said = checkpoint.load(tmp_path / "run")
+    assert tensors["user"].tolist() == [0, 0, 0]
+    assert said == {"seconds": {"0/student": 1.0}}
+
+
+def test_a_writer_saves_in_order(tmp_path):
+    with checkpoint.Writer() as writer:
+        for step in range(5):
+            writer.save(tmp_path / "run", {"user": torch.full((2,), step)}, {"step": step})
+            writer.save(tmp_path / "other", {}, {"step": step})
+            # Whoever saves a second time knows that the first is on the disk.
+            assert checkpoint.load(tmp_path / "run")[1] == {"step": step}
+    assert checkpoint.load(tmp_path / "other")[1] == {"step": 4}
+
+
+def test_who_waits_is_told_what_a_writer_could_not_write(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    writer = checkpoint.Writer()
+    writer.save(tmp_path / "file" / "run", TENSORS, META)
+    with pytest.raises(CheckpointError, match="cannot write"):
+        writer.wait()
+    writer.wait()  # once
+    with pytest.raises(CheckpointError, match="cannot write"), writer:
+        writer.save(tmp_path / "file" / "run", TENSORS, META)

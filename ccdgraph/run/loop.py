@@ -53,8 +53,9 @@ def run(
     stream = open_stream(config.data) if stream is None else stream
     check_stream(config, stream)
     running = _Run(config, Path(folder), stream, watcher or Watcher())
-    running.begin(resume)
-    return running.finish()
+    with running.writer:
+        running.begin(resume)
+        return running.finish()
 
 
 class _Run:
@@ -62,6 +63,7 @@ class _Run:
 
     def __init__(self, config: RunConfig, folder: Path, stream: Stream, watcher: Watcher) -> None:
         self.config, self.folder, self.stream, self.watcher = config, folder, stream, watcher
+        self.writer = checkpoint.Writer()
         self.fingerprint = fingerprint(stream)
         self.device = pick_device(config.device)
         self.placed = stream.to(self.device)
@@ -108,6 +110,7 @@ class _Run:
                 self._learn(block)
                 self._measure(block.index)
                 self.watcher.block(self.result())
+        self.writer.wait()
         self.complete = True
         self._write_about()
         return self.result()
@@ -150,6 +153,7 @@ class _Run:
         if self.config.keep_states:
             kept = self.folder / files.STATES / str(learnt)
             checkpoint.save(kept, self.strategy.state(), self._meta())
+        self.writer.wait()  # rows of a block say that all of its stages are stored
         files.write_rows(self.folder, self.rows)
         self._write_about()
         if not self.staged:  # learnt in one piece: stored once it is measured, or learnt again
@@ -182,8 +186,8 @@ class _Run:
         self.state_bytes[str(self.block)] = size
         meta = self._meta()
         if self.strategy.has_base:  # before the other: stored again if it fails
-            checkpoint.save(self.folder / files.BASE, tensors, meta)
-        checkpoint.save(self.folder / files.CHECKPOINT, tensors, meta)
+            self.writer.save(self.folder / files.BASE, tensors, meta)
+        self.writer.save(self.folder / files.CHECKPOINT, tensors, meta)
 
     def _tell(self, key: str) -> None:
         self.watcher.stage("block {} {}".format(*key.split("/")), self.seconds[key])
