@@ -166,6 +166,9 @@ def test_one_small_size_goes_through_every_stage(tmp_path):
     found = scale.measure(tmp_path / "rows.parquet", 8, 50)
     assert found["rows"] == 8000 and len(found["train"]) == 2
     assert set(scale.COUNTED) < set(found["seconds"])
+    reading = script("reading").once(tmp_path / "rows.parquet")
+    assert reading["both"] == pytest.approx(reading["read"] + reading["split"])
+    assert reading["times the columns"] * 3 * 8 * found["rows"] == pytest.approx(reading["bytes"])
     assert {"block 0/generation", "block 1/student", "block 1/teacher 1"} < set(found["seconds"])
     assert set(found["recall@20"]) == {"student", "teacher", "popularity"}
     assert all(0 < value < 1 for value in found["recall@20"].values())
