@@ -38,10 +38,10 @@ def test_every_variant_is_another_run(data):
     suite, entry = experiments.whole(argparse.Namespace(data=data, path="somewhere", seeds=1))
     tables = {
         f"{name} {variant}": table
-        for name, variants in experiments.EXPERIMENTS.items()
+        for name, variants in experiments.varied(data).items()
         for variant, table in list(variants.items())[1:]
     }
-    assert all(next(iter(v.values())) == {} for v in experiments.EXPERIMENTS.values())
+    assert all(next(iter(v.values())) == {} for v in experiments.varied(data).values())
     whole = replace(suite, strategies={"CCD": replace(entry, variants=tables)})
     assert len(cells(whole)) == 1 + len(tables)
     ccd = cells(whole)[0].config.ccd
