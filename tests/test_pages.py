@@ -1,5 +1,6 @@
-"""What pages say to type is there to be typed: commands, options, scripts, targets, files."""
+"""What pages say to type is there to be typed, and the README says what was measured."""
 
+import json
 import re
 import shlex
 import tomllib
@@ -121,3 +122,32 @@ def test_commands_are_found_where_they_are_typed(tmp_path):
         ["make", "demo"],
         ["python", "a.py", "--to", "b c"],
     ]
+
+
+def test_the_readme_shows_what_was_measured():
+    def stored(name):
+        return json.loads((ROOT / "benchmarks/results" / name).read_text())
+
+    table = stored("strategies_tuned.json")["tables"]["yelp, within, block, LightGCN"]
+    strategies = {name: row["H"]["mean"] for name, row in table.items() if "/" not in name}
+    ours = strategies.pop("CCD, student")
+    del strategies["CCD, teacher"]
+    peers = {n: row["seconds an epoch"] for n, row in stored("peers_cuda.json")["peers"].items()}
+    [whole] = stored("yelp/whole_stream.json")["cells"]
+    largest = stored("scale_cuda.json")["sizes"][-1]
+    stages = ("read", "split", "learn block 0", "learn block 1", "measure")
+    seconds = sum(largest["seconds"][name] for name in stages)
+    student, ensemble = (stored("speed_cpu.json")["serving"][n][0] for n in ("student", "ensemble"))
+    expected = [
+        f"CCD {ours:.4f} | the best of fifteen other strategies {max(strategies.values()):.4f}, "
+        f"fine-tuning {strategies['FineTune, model']:.4f}".replace(" 0.", " ."),
+        "{:.2f} s | PyG's example {:.2f} s, RecBole {:.2f} s".format(
+            *(peers[f"{name} LightGCN"] for name in ("ccdgraph", "PyG", "RecBole"))
+        ),
+        f"| {sum(whole['seconds'].values()) + sum(whole['base_seconds'].values()):.0f} s | hours",
+        f"{seconds:.1f} s, {largest['peak_bytes']['device'] / 2**30:.0f} GiB",
+        f"student {1e3 * student:.1f} ms | five teachers {1e3 * ensemble:.0f} ms",
+    ]
+    readme = (ROOT / "README.md").read_text()
+    assert len(strategies) == 15
+    assert [text for text in expected if text not in readme] == []
