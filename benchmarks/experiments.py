@@ -7,8 +7,8 @@ r"""Experiments 2 to 9: what the parts of CCD do, and how strategies recover fro
 
 Every part is one suite (``ccdgraph bench``) and goes on where it stopped; ``--only`` names parts.
 The first variant of a part is the reference: CCD with replay and LWC-KD at their published weights,
-so that what is varied has an effect. The planted stream is learnt on the graph that evolves, Yelp on
-each block's own, as in the paper. Base teachers are trained once a seed.
+so that what is varied has an effect. The planted stream is learnt on the graph that evolves, Yelp's
+blocks each on their own, as in the paper. Base teachers are trained once a seed.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ HEAD += ("epochs", "s/epoch", "MiB", "jobs")
 def markdown(
     commands: Mapping[str, str],
     tables: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    grids: Mapping[str, Mapping[str, Mapping[str, Any]]],
     trials: Mapping[str, Sequence[Mapping[str, Any]]],
     missing: Sequence[Mapping[str, Any]],
     begun: Collection[str],
@@ -28,6 +29,7 @@ def markdown(
         lines += [f"## {name}", "", f"{' '.join(protocol.metric)}, {protocol.folder}:", ""]
         lines += [f"    {commands[name]}", ""] if name in commands else []
         lines += [f"Published: {protocol.source}.", ""] if protocol.source else []
+        lines += _grid(grids.get(name, {}))
         lines += [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
         for entry in entries.values():
             lines.append(f"| {' | '.join(_shown(entry.get(key)) for key in HEAD)} |")
@@ -47,7 +49,21 @@ def markdown(
     return "\n".join(lines)
 
 
+def _grid(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Methods by students; nothing where there is none."""
+    columns = sorted({column for row in rows.values() for column in row})
+    if not columns:
+        return []
+    lines = [f"| method | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    for method, row in rows.items():
+        lines.append(f"| {method} | {' | '.join(_shown(row.get(c)) for c in columns)} |")
+    return [*lines, ""]
+
+
 def _shown(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, Mapping):
+        spread = "" if value["sd"] is None else f" ± {value['sd']:.4f}"
+        return f"{value['mean']:.4f}{spread}"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -135,10 +135,11 @@ def _write(
     tables = {name: table(name, cells, missing) for name in PROTOCOLS}  # pages ask for each
     hardware = {"hardware": ", ".join(sorted({row["hardware"] for row in cells}))}
     found = {name: trials(name, cells) for name in PROTOCOLS if PROTOCOLS[name].search}
-    whole = {"about": hardware, "commands": commands, **tables, "trials": found}
+    grids = {name: grid(tables[name]) for name in PROTOCOLS if name.startswith("table ")}
+    whole = {"about": hardware, "commands": commands, **tables, "grids": grids, "trials": found}
     whole |= {"cells": cells, "missing": missing}
     atomic_write_text(path, json.dumps(whole, indent=1) + "\n")  # who reads takes no lock
-    path.with_suffix(".md").write_text(markdown(commands, tables, found, missing, begun))
+    path.with_suffix(".md").write_text(markdown(commands, tables, grids, found, missing, begun))
     return missing
 
 
@@ -169,6 +170,23 @@ def table(
         entry |= {"seeds": len(values), "published": protocol.known.get(row["row"])}
         entries[", ".join(key)] = entry | _cost(group)
     return entries
+
+
+def grid(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A row a method, a column a student and who teaches it: mean and deviation over seeds.
+
+    The teachers' own values stand in the columns of every student that they teach.
+    """
+    measured = [entry for entry in entries.values() if not isinstance(entry["measured"], str)]
+    students = dict.fromkeys(e["student"] for e in measured if e["student"] != "idle")
+    rows: dict[str, dict[str, Any]] = {}
+    for entry in measured:
+        source = "" if entry["teacher"] == UNTAUGHT else f" from {entry['teacher']}"
+        for student in students if entry["student"] == "idle" else (entry["student"],):
+            value = {"mean": entry["measured"], "sd": entry["sd"]}
+            rows.setdefault(entry["method"], {})[f"{student}{source}"] = value
+    columns = sorted({column for row in rows.values() for column in row})
+    return {method: {c: row[c] for c in columns if c in row} for method, row in rows.items()}
 
 
 def trials(name: str, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -107,3 +107,31 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path):
     assert [one.returncode for one in found] == [0, 0, 0], [one.stderr for one in found]
     cells = json.loads((tmp_path / "a.json").read_text())["cells"]
     assert {(cell["protocol"], cell["row"]) for cell in cells} == {*rows}
+
+
+def test_methods_stand_beside_each_other_by_hand(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from parts.citeulike_page import _grid
+    from parts.citeulike_tables import grid
+
+    keys = ("student", "teacher", "method", "measured", "sd")
+    rows = [
+        ("idle", "four", "teachers", 0.3, None),
+        ("MF", "-", "none", 0.1, 0.01),
+        ("MF", "four", "rrd", 0.2, None),
+        ("GCN", "four", "rrd", 0.25, None),
+        ("GCN", "four", "de", "not measured", None),
+    ]
+    found = grid({str(row): dict(zip(keys, row, strict=True)) for row in rows})
+    assert found == {
+        "teachers": {
+            "GCN from four": {"mean": 0.3, "sd": None},
+            "MF from four": {"mean": 0.3, "sd": None},
+        },
+        "none": {"MF": {"mean": 0.1, "sd": 0.01}},
+        "rrd": {
+            "GCN from four": {"mean": 0.25, "sd": None},
+            "MF from four": {"mean": 0.2, "sd": None},
+        },
+    }
+    assert _grid(found)[3] == "| none |  | 0.1000 ± 0.0100 |  |"
