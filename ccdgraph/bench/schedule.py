@@ -124,7 +124,7 @@ def _clean_start() -> Any:
     """How processes start: a fork of this one would have its threads and CUDA context, unusable.
 
     Without CUDA they are forked from a server that has imported all libraries, which takes seconds.
-    With it each starts anew: importing them initialises CUDA, and no fork survives that.
+    With it each starts anew: on an H200 none of those forked could initialise CUDA.
     """
     # The server's start method is absent on Windows.
     if torch.version.cuda or "forkserver" not in multiprocessing.get_all_start_methods():
