@@ -404,6 +404,8 @@ def test_doctor_names_versions_paths_and_advice(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    # A torch that is built for CUDA would ask the card that is not there what it can do.
+    monkeypatch.setattr("ccdgraph.cli.doctor.without_kernels", lambda device: "no card")
     assert dict(findings())["CUDA"] == "a card, 2 in all; device = 'auto' computes on the first"
     assert not any("CUDA" in sentence for sentence in advice())
     monkeypatch.setattr("ccdgraph.cli.doctor.WITH_TORCH_SCATTER", False)
