@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from parts import experiment_tables
 from parts.citeulike_protocols import PROTOCOLS, SEARCH
 
 HEAD = ("student", "teacher", "method", "measured", "sd", "seeds", "published")
@@ -52,18 +53,11 @@ def markdown(
 def _grid(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Methods by students; nothing where there is none."""
     columns = sorted({column for row in rows.values() for column in row})
-    if not columns:
-        return []
-    lines = [f"| method | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
-    for method, row in rows.items():
-        lines.append(f"| {method} | {' | '.join(_shown(row.get(c)) for c in columns)} |")
-    return [*lines, ""]
+    whole = {method: {c: row.get(c) for c in columns} for method, row in rows.items()}
+    return [*experiment_tables.markdown({"method": whole}).splitlines(), ""] if whole else []
 
 
 def _shown(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, Mapping):
-        spread = "" if value["sd"] is None else f" ± {value['sd']:.4f}"
-        return f"{value['mean']:.4f}{spread}"
     return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -185,8 +185,7 @@ def grid(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         for student in students if entry["student"] == "idle" else (entry["student"],):
             value = {"mean": entry["measured"], "sd": entry["sd"]}
             rows.setdefault(entry["method"], {})[f"{student}{source}"] = value
-    columns = sorted({column for row in rows.values() for column in row})
-    return {method: {c: row[c] for c in columns if c in row} for method, row in rows.items()}
+    return rows
 
 
 def trials(name: str, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
