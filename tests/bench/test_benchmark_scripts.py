@@ -167,6 +167,7 @@ def test_one_small_size_goes_through_every_stage(tmp_path):
     assert found["rows"] == 8000 and len(found["train"]) == 2
     assert set(scale.COUNTED) < set(found["seconds"])
     reading = script("reading").once(tmp_path / "rows.parquet")
+    assert (reading["users"], reading["items"]) == (found["users"], found["items"])
     assert reading["both"] == pytest.approx(reading["read"] + reading["split"])
     assert reading["times the columns"] * 3 * 8 * found["rows"] == pytest.approx(reading["bytes"])
     assert {"block 0/generation", "block 1/student", "block 1/teacher 1"} < set(found["seconds"])
