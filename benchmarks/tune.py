@@ -6,11 +6,10 @@ r"""The same budget of tuning for every strategy of a suite, on validation rows 
 
 Every strategy gets ``--trials`` settings: those of the suite, then random ones of its space
 (``parts/tuning_spaces.py``); its variant ``block`` (each block's own graph) gets as many of its
-own. A trial learns the first stream of the suite with seeds that the suite does not report, and
-counts by the harmonic mean of LA and RA of Recall@20 on validation rows after the last block (LA
-under protocol ``next``); test rows are never read. The best settings go into a suite of their own.
-Trials run in ``--jobs`` processes; stopped and called again, it goes on with what is missing, and
-what ``--limit`` seconds left out is left out of every strategy alike.
+own. A trial learns the first stream with seeds that the suite does not report, and counts by H of
+Recall@20 on validation rows after the last block (LA under protocol ``next``); test rows are never
+read. The best go into a suite of their own. Trials run in ``--jobs`` processes; called again, it
+goes on with what is missing; what ``--limit`` leaves out is left out of every strategy alike.
 """
 
 from __future__ import annotations
@@ -44,7 +43,6 @@ from ccdgraph.continual import Strategy
 from ccdgraph.data import Stream
 from ccdgraph.evaluate import AccuracyMatrix, evaluate_block
 from ccdgraph.run import folder as files
-from ccdgraph.run.folder import hardware
 from ccdgraph.run.learner import build, pick_device
 from ccdgraph.run.source import open_stream
 
@@ -139,15 +137,14 @@ def enter(suite: SuiteConfig, number: Any) -> None:
 
 def run(trial: Trial, seeds: Sequence[int]) -> str:
     """Learn the stream once for each seed, and write what validation says."""
-    started, suite, values = time.perf_counter(), _HERE["suite"], []
+    started, suite = time.perf_counter(), _HERE["suite"]
     try:
-        for seed in seeds:
-            cell = resolved(suite, trial.learner, trial.over, seed)
-            values.append(validated(cell, _HERE["stream"], trial.path.parent))
+        each = [resolved(suite, trial.learner, trial.over, seed) for seed in seeds]
+        values = [validated(cell, _HERE["stream"], trial.path.parent) for cell in each]
         means = {key: statistics.fmean(v[key] for v in values) for key in values[0]}
     except FloatingPointError as error:  # it diverged: one trial of the budget
         means = {"diverged": str(error)}
-    place = f"{hardware()}; torch {torch.__version__}"
+    place = f"{files.hardware()}; torch {torch.__version__}"
     seconds = time.perf_counter() - started
     found = {"settings": trial.over, "valid": means, "seconds": seconds, "hardware": place}
     atomic_write_text(trial.path, json.dumps(found, indent=1) + "\n")
@@ -157,7 +154,8 @@ def run(trial: Trial, seeds: Sequence[int]) -> str:
 def search(suite: SuiteConfig, trials: Sequence[Trial], options: argparse.Namespace) -> None:
     """Every trial that has not run yet, until the time is over."""
     context = multiprocessing.get_context("spawn")
-    left, end = [t for t in trials if t.outcome() is None], time.perf_counter() + options.limit
+    wanted = [t for t in trials if not options.only or t.learner.name in options.only]
+    left, end = [t for t in wanted if t.outcome() is None], time.perf_counter() + options.limit
     given = (suite, context.Value("i", 0))
     with ProcessPoolExecutor(options.jobs, context, initializer=enter, initargs=given) as pool:
         running: set[Future[str]] = set()
@@ -217,6 +215,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[100])
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="of the suite")
+    parser.add_argument("--only", action="append", metavar="NAME", help="strategies to try now")
     parser.add_argument("--plain", action="store_true", help="leave the variants out")
     parser.add_argument("--uneven", action="store_true", help="choose among all trials that ran")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds to begin in")
@@ -231,7 +230,8 @@ def main() -> None:
         parser.error(f"'--seeds' {sorted(both)} are reported by the suite; tune with others")
     trials = planned(suite, options.to, options.trials)
     search(suite, trials, options)
-    found, first = chosen(trials, options.uneven), cells(suite)[0]
+    asked = options.write or options.results
+    found, first = chosen(trials, options.uneven) if asked else {}, cells(suite)[0]
     about = {
         "command": shlex.join(["python", *sys.argv]),
         "metric": f"recall@20 on validation rows, protocol {first.protocol}, mask {first.mask}",
@@ -239,8 +239,8 @@ def main() -> None:
         "hardware": sorted({o["hardware"] for t in trials if (o := t.outcome()) is not None}),
     }
     if options.results:
-        whole = {"about": about, "strategies": found}
-        atomic_write_text(options.results, json.dumps(whole, indent=1) + "\n")
+        text = json.dumps({"about": about, "strategies": found}, indent=1)
+        atomic_write_text(options.results, text + "\n")
     if options.write:
         note = f"# Written by {about['command']}\n"
         atomic_write_text(options.write, note + to_toml(written(suite, found)))
