@@ -32,12 +32,12 @@ from ccdgraph.bench import (
     load_suite,
     run_suite,
 )
-from ccdgraph.bench.suite import overlay
 from ccdgraph.checkpoint import atomic_write_text
 from ccdgraph.data import read_presplit, synthetic_stream, write_stream
 from ccdgraph.run import DataConfig
 from ccdgraph.run.folder import hardware, versions
 from ccdgraph.run.learner import pick_device
+from ccdgraph.run.plain import overlay
 from ccdgraph.run.source import open_stream
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -90,19 +90,20 @@ PARTS = [*EXPERIMENTS, "drift", "replay"]
 def whole(options: argparse.Namespace) -> tuple[SuiteConfig, StrategyEntry]:
     """The suite that an experiment varies, and its CCD with all parts switched on."""
     if options.data == "yelp":
-        suite = load_suite(CONFIGS / "strategies_suite.toml")
-        suite = replace(suite, data={"yelp": DataConfig(source="presplit", path=options.path)})
-        extra = suite.strategies["CCD"].variants["block"]
+        suite, name = load_suite(CONFIGS / "strategies_suite.toml"), "CCD/block"
+        data = {"yelp": DataConfig(source="presplit", path=options.path)}
+        suite, extra = replace(suite, data=data), {}
     else:
-        suite = load_suite(CONFIGS / "planted.toml")
+        suite, name = load_suite(CONFIGS / "planted.toml"), "CCD"
         steps = {"batch_size": 512, "fit": {"lr": 1e-2}}
         extra = overlay(both({}), {"update": steps, "teacher": steps})
         extra["teachers"] = suite.strategies["CCD"].settings["teachers"][:2]
-    settings = overlay(suite.strategies["CCD"].settings, extra)
-    entry = StrategyEntry("CCD", settings)
+    settings = next(one.settings for one in suite.learners() if one.name == name)
+    entry = StrategyEntry("CCD", overlay(settings, extra))
     suite = replace(
-        suite, name="parts", strategies={"CCD": entry}, reference="CCD", protocols=("within",),
-        seeds=tuple(range(options.seeds)), ks=(20,), scorers=("student", "teacher"),
+        suite, name="parts", strategies={"CCD": entry}, shared={}, reference="CCD",
+        protocols=("within",), seeds=tuple(range(options.seeds)), ks=(20,),
+        scorers=("student", "teacher"),
     )  # fmt: skip
     return suite, entry
 

@@ -1,15 +1,14 @@
 r"""The same budget of tuning for every strategy of a suite, on validation rows alone.
 
-    python benchmarks/tune.py benchmarks/configs/planted.toml --to runs/tuning \
-        --write benchmarks/configs/planted_tuned.toml \
-        --results benchmarks/results/planted_tuning.json
+    python benchmarks/tune.py SUITE.toml --to runs/tuning --jobs 2 \
+        --write TUNED.toml --results TUNING.json
 
 Every strategy gets ``--trials`` settings: those of the suite, then random ones of its space
 (``parts/tuning_spaces.py``); its variant ``block`` (each block's own graph) gets as many of its
 own. A trial learns the first stream with seeds that the suite does not report, and counts by H of
-Recall@20 on validation rows after the last block (LA under protocol ``next``); test rows are never
-read. The best go into a suite of their own. Trials run in ``--jobs`` processes; called again, it
-goes on with what is missing; what ``--limit`` leaves out is left out of every strategy alike.
+Recall@20 on validation rows after the last block (LA under ``next``); test rows are never read. The
+best go into a suite of their own. Called again, it goes on with what is missing; what ``--limit``
+leaves out is left out of every strategy alike.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from parts.tuning_spaces import settings, targets, written
 from ccdgraph import checkpoint
 from ccdgraph.bench import Cell, StrategyEntry, SuiteConfig, cells, load_suite
 from ccdgraph.bench.cell import perform, tasks
-from ccdgraph.bench.suite import Learner, overlay
+from ccdgraph.bench.suite import Learner
 from ccdgraph.checkpoint import atomic_write_text
 from ccdgraph.config import to_toml
 from ccdgraph.continual import Strategy
@@ -44,6 +43,7 @@ from ccdgraph.data import Stream
 from ccdgraph.evaluate import AccuracyMatrix, evaluate_block
 from ccdgraph.run import folder as files
 from ccdgraph.run.learner import build, pick_device
+from ccdgraph.run.plain import overlay
 from ccdgraph.run.source import open_stream
 
 
@@ -51,7 +51,7 @@ def resolved(suite: SuiteConfig, learner: Learner, over: dict[str, Any], seed: i
     """The cell of a strategy with other settings, on the first stream of the suite."""
     settings = overlay(learner.settings, over)
     entry = StrategyEntry(learner.strategy, settings, {}, learner.backbone_key)
-    one = replace(suite, strategies={learner.name: entry}, seeds=(seed,), reference=None)
+    one = replace(suite, strategies={learner.name: entry}, shared={}, reference=None, seeds=(seed,))
     return cells(one)[0]
 
 

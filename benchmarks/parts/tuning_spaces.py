@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from ccdgraph.bench import StrategyEntry, SuiteConfig
-from ccdgraph.bench.suite import Learner, overlay
+from ccdgraph.bench.suite import Learner
 from ccdgraph.config import rng
+from ccdgraph.run.plain import overlay
 
 Space = dict[str, list[Any]]
 
@@ -120,4 +121,4 @@ def written(suite: SuiteConfig, found: dict[str, Any]) -> SuiteConfig:
         strategies[name] = StrategyEntry(
             learner.strategy, overlay(learner.settings, over), others, learner.backbone_key
         )
-    return replace(suite, name="", strategies=strategies)
+    return replace(suite, name="", strategies=strategies, shared={})

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 from ccdgraph import checkpoint
-from ccdgraph.bench.suite import Cell, digest
+from ccdgraph.bench.suite import Cell
 from ccdgraph.config import load, to_dict
 from ccdgraph.run import EvaluateConfig, Row, RunConfig, RunResult, Watcher, run
 from ccdgraph.run import folder as files
 from ccdgraph.run.learner import strategy_class
-from ccdgraph.run.plain import plain_dict
+from ccdgraph.run.plain import digest, plain_dict
 
 SECONDS = "seconds.json"
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -17,7 +15,7 @@ from ccdgraph.evaluate import KS, Mask
 from ccdgraph.nn import BackboneConfig
 from ccdgraph.run import DataConfig, EvaluateConfig, RunConfig
 from ccdgraph.run.learner import settings_class, strategy_class
-from ccdgraph.run.plain import plain_dict
+from ccdgraph.run.plain import digest, overlay, plain_dict
 
 Protocol = Literal["within", "next"]
 
@@ -49,6 +47,8 @@ class SuiteConfig:
         name: of the suite; by default that of its file.
         data: streams by name.
         strategies: strategies by name.
+        shared: settings that lie under those of every strategy that has them: the base model, say,
+            and the budget of training.
         backbones: backbones by name; without any, each strategy takes that of its settings.
         protocols: of the streams; a stored stream keeps its own.
         masks: items hidden in model selection and evaluation.
@@ -62,6 +62,7 @@ class SuiteConfig:
     data: Mapping[str, DataConfig]
     strategies: Mapping[str, StrategyEntry]
     name: str = ""
+    shared: Mapping[str, Any] = field(default_factory=dict)
     backbones: Mapping[str, BackboneConfig] = field(default_factory=dict)
     protocols: tuple[Protocol, ...] = ("within",)
     masks: tuple[Mask, ...] = ("strict",)
@@ -86,10 +87,10 @@ class SuiteConfig:
         """Every strategy and variant, in order."""
         for name, entry in self.strategies.items():
             strategy, key = entry.strategy or name, entry.backbone_key
-            yield Learner(name, strategy, entry.settings, key)
+            own = overlay(_taken(self.shared, strategy), entry.settings)
+            yield Learner(name, strategy, own, key)
             for variant, table in entry.variants.items():
-                settings = overlay(entry.settings, table)
-                yield Learner(f"{name}/{variant}", strategy, settings, key)
+                yield Learner(f"{name}/{variant}", strategy, overlay(own, table), key)
 
 
 @dataclass(frozen=True)
@@ -176,32 +177,18 @@ def cells(suite: SuiteConfig) -> list[Cell]:
                     raise ConfigError(
                         f"cells '{same.label}' and '{cell.label}' are the same run; leave one out"
                     )
+    for key in suite.shared:
+        if not any(_taken({key: 0}, learner.strategy) for learner in suite.learners()):
+            raise ConfigError(f"'shared.{key}' is a setting of no strategy of the suite; remove it")
     return list(found.values())
 
 
-def digest(value: Any) -> str:
-    """Twelve hexadecimal digits of a hash of plain values.
-
-    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    True
-    """
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested tables with the entries of ``above`` in place of those of ``below``.
-
-    >>> overlay({"fit": {"lr": 0.1, "epochs": 3}}, {"fit": {"lr": 0.2}})
-    {'fit': {'lr': 0.2, 'epochs': 3}}
-    """
-    merged = copy.deepcopy(dict(below))
-    for key, value in above.items():
-        old = merged.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            merged[key] = overlay(old, value)
-        else:
-            merged[key] = copy.deepcopy(value)
-    return merged
+def _taken(shared: Mapping[str, Any], strategy: str) -> dict[str, Any]:
+    """What a strategy has of the shared settings; :func:`cells` says which strategy is unknown."""
+    names: set[str] = set()
+    with contextlib.suppress(ConfigError):
+        names = {one.name for one in fields(settings_class(strategy_class(strategy)))}
+    return {key: value for key, value in shared.items() if key in names}
 
 
 def _streams(suite: SuiteConfig) -> Iterator[tuple[str, str, DataConfig]]:

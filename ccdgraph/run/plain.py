@@ -1,8 +1,11 @@
-"""Configurations as plain values, and where two of them differ."""
+"""Configurations as plain values: laid over each other, hashed, and where two of them differ."""
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from ccdgraph.config import to_dict
@@ -28,3 +31,28 @@ def difference(begun: Any, asked: Any, where: str = "") -> str:
         return "" if begun == asked else f"'{where}' = {begun!r}, not {asked!r}"
     found = (difference(*pair, f"{where}.{key}".lstrip(".")) for key, pair in pairs.items())
     return next(filter(None, found), "")
+
+
+def digest(value: Any) -> str:
+    """Twelve hexadecimal digits of a hash of plain values.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables with the entries of ``above`` in place of those of ``below``.
+
+    >>> overlay({"fit": {"lr": 0.1, "epochs": 3}}, {"fit": {"lr": 0.2}})
+    {'fit': {'lr': 0.2, 'epochs': 3}}
+    """
+    merged = copy.deepcopy(dict(below))
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[key] = overlay(old, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged

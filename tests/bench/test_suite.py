@@ -42,6 +42,28 @@ def test_variants_are_laid_over_the_settings(suite):
     assert by_name["CCD/no proxies"] == replace(by_name["CCD"], keep_stability=(0.5,))
 
 
+def test_shared_settings_lie_under_those_of_every_strategy_that_has_them():
+    strategies = {
+        "FineTune": {"settings": {"base": {"negatives": 3}}, "variants": {"lazy": {"decay": 0.5}}},
+        "FIRE": {},
+        **table()["strategies"],
+    }
+    shared = {"decay": 0.25, "base": {"batch_size": 17, "negatives": 2}, "batch_size": 19}
+    entries = {"strategies": strategies, "shared": shared, "scorers": "none", "seeds": [0]}
+    found = {
+        cell.strategy: cell.config for cell in cells(from_dict(SuiteConfig, changed(**entries)))
+    }
+    base = found["FineTune"].settings["base"]
+    assert (base["batch_size"], base["negatives"]) == (17, 3)
+    assert found["FineTune"].settings["batch_size"] == 19
+    decays = {name: found[name].settings.get("decay") for name in ("FineTune", "FineTune/lazy")}
+    assert decays == {"FineTune": 0.25, "FineTune/lazy": 0.5}
+    assert not {"base", "batch_size"} & set(found["FIRE"].settings)
+    ccd = found["CCD"].ccd
+    assert (ccd.base.batch_size, ccd.base.fit.epochs, ccd.decay) == (17, 2, 0.25)
+    assert ccd.update.batch_size != 19
+
+
 def test_the_folder_of_a_cell_follows_its_settings_alone(suite):
     keys = {cell.label: cell.key for cell in cells(suite)}
     again = from_dict(SuiteConfig, changed(name="other", seeds=[1, 0, 2]))
@@ -109,6 +131,15 @@ def test_suites_survive_their_file(suite, tmp_path):
             "strategy 'CCD': it sets 'student', and so do the backbones of the suite",
         ),
         ({"strategies": {"CCD": {"setings": {}}}}, "unknown key 'strategies.CCD.setings'"),
+        (
+            {"shared": {"decay": 0.5, "dekay": 0.5}},
+            "'shared.dekay' is a setting of no strategy of the suite; remove it",
+        ),
+        (
+            {"shared": {"decay": 0.5}, "strategies": {"FineTuen": {}}, "scorers": "none"},
+            "strategy 'FineTuen': no 'FineTuen' in module 'ccdgraph.continual'; did you mean",
+        ),
+        ({"shared": {"decay": "much"}}, "strategy 'CCD': 'settings.decay' is the str 'much'"),
         ({"strategies": {}}, "'strategies' is empty; a suite needs at least one"),
         ({"seeds": []}, "'seeds' is empty"),
         ({"seeds": [1, 1]}, "'seeds' names an entry twice"),
