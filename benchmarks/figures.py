@@ -77,8 +77,8 @@ def speed(found: dict[str, Any]) -> list[list[str]]:
 def pairs(found: dict[str, Any]) -> list[list[str]]:
     """Every optimisation: milliseconds without and with it."""
     lines = [["", "before, ms", "after, ms", "times faster", "difference", "Recall@20"]]
-    rows = {**found.get("before and after", {}), **found.get("compiled", {})}
-    for name, row in rows.items():
+    parts = ("before and after", "compiled", "tensor cores")
+    for name, row in (entry for part in parts for entry in found.get(part, {}).items()):
         if isinstance(row, dict) and "before" in row:
             seconds = [milliseconds(row[side]) for side in ("before", "after")]
             recall = [f"{row[key]:.4f}" for key in row if key.startswith("recall")]

@@ -28,7 +28,7 @@ from parts.clock import Clock
 from parts.layers import DIM, edges, graph_of, propagation
 from parts.sampled_steps import sampled_steps
 from parts.speed_table import table
-from parts.training_steps import YELP, compiled, training_steps
+from parts.training_steps import YELP, compiled, tensor_cores, training_steps
 from torch import Tensor
 
 from ccdgraph.data import skewed_interactions
@@ -130,6 +130,7 @@ PARTS: dict[str, tuple[tuple[int, int, int], Callable[[BipartiteGraph, Clock], A
     "before and after": (GOWALLA, before_after),
     "edges": (GOWALLA, edges),
     "compiled": (YELP, compiled),
+    "tensor cores": (YELP, tensor_cores),
 }
 
 

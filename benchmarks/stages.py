@@ -26,7 +26,8 @@ from ccdgraph.continual import CCDConfig
 from ccdgraph.continual.config import per_block
 from ccdgraph.continual.generation import generate_student
 from ccdgraph.continual.known import arrive
-from ccdgraph.continual.lwckd import LWCKD, Neighbours
+from ccdgraph.continual.lwckd import LWCKD
+from ccdgraph.continual.neighbours import Neighbours
 from ccdgraph.continual.scene import Scene
 from ccdgraph.continual.stages import remember, update_student, update_teacher
 from ccdgraph.data import Block, Stream, synthetic_stream

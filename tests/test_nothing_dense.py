@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ccdgraph import checkpoint, evaluate, ranking
-from ccdgraph.continual import CCD, CCDConfig, ccd, lwckd, replay, scene, stages
+from ccdgraph.continual import CCD, CCDConfig, ccd, lwckd, neighbours, replay, scene, stages
 from ccdgraph.continual.config import (
     BaseConfig,
     GenerationConfig,
@@ -38,7 +38,7 @@ CONFIG = CCDConfig(
     update=StudentConfig(replay=REPLAY, batch_size=BATCH, fit=FIT),
     teacher=TeacherConfig(replay=REPLAY, batch_size=BATCH, fit=FIT),
 )
-MODULES = (ranking, evaluate, teacher, replay, lwckd, ccd, scene, stages)
+MODULES = (ranking, evaluate, teacher, replay, lwckd, neighbours, ccd, scene, stages)
 
 
 @cache
@@ -193,6 +193,6 @@ def test_similar_entities_of_a_dense_matrix_are_few_at_any_moment():
     pairs = (torch.rand(num, 60, generator=torch.Generator().manual_seed(0)) < 0.5).nonzero()
     lists = UserItems.from_interactions([Interactions(*pairs.T)], num, 60)
     with Largest() as seen:
-        joined = lwckd.similar(lists, budget=budget)
+        joined = neighbours.similar(lists, budget=budget)
     assert 5 * num < joined.item.numel() < 20 * num
     assert seen.elements <= num**2 // 6, seen.op

@@ -3,7 +3,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from ccdgraph.continual.lwckd import LWCKD, Neighbours
+from ccdgraph.continual.lwckd import LWCKD
+from ccdgraph.continual.neighbours import Neighbours
 from ccdgraph.data import synthetic_stream
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.stream import Block

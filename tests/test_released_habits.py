@@ -19,7 +19,8 @@ from ccdgraph.continual.config import (
     StudentConfig,
     TeacherConfig,
 )
-from ccdgraph.continual.lwckd import LWCKD, Neighbours
+from ccdgraph.continual.lwckd import LWCKD
+from ccdgraph.continual.neighbours import Neighbours
 from ccdgraph.continual.piw import PIW
 from ccdgraph.continual.replay import ReplayBatches, memorise
 from ccdgraph.data.datasets.synthetic import synthetic_stream

@@ -38,7 +38,7 @@ SHARED = {
         *("config", "known", "scene", "strategy", "growth", "replay"),
         *("incremental", "reservoir", "kmeans"),  # what the baselines have in common
         *("signals", "drift"),  # what adaptive CCD watches
-        *("lwckd", "piw"),  # terms and weights that several strategies regularise with
+        *("lwckd", "neighbours", "piw"),  # what several strategies regularise with
     },
 }
 # CCD is made of the others, and so is the table of methods.

@@ -13,7 +13,7 @@ from torch import Tensor
 from ccdgraph.continual.config import CCDConfig, per_block
 from ccdgraph.continual.generation import check_config, generate_student
 from ccdgraph.continual.known import Known, arrive, parts
-from ccdgraph.continual.lwckd import Neighbours
+from ccdgraph.continual.neighbours import Neighbours
 from ccdgraph.continual.replay import Memory, moving_average
 from ccdgraph.continual.scene import Scene
 from ccdgraph.continual.stages import (

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ccdgraph.continual.incremental import Incremental, IncrementalConfig
-from ccdgraph.continual.lwckd import LWCKD, Neighbours
+from ccdgraph.continual.lwckd import LWCKD
+from ccdgraph.continual.neighbours import Neighbours
 from ccdgraph.continual.piw import PIW, ClusterLoss
 from ccdgraph.continual.scene import Scene
 from ccdgraph.data.graph import BipartiteGraph

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ccdgraph.config import rng
-from ccdgraph.continual.lwckd import similar
+from ccdgraph.continual.neighbours import similar
 from ccdgraph.continual.strategy import OneStage
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.sparse import RowMean

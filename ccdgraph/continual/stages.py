@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ccdgraph.continual.config import ReplayConfig, per_block
 from ccdgraph.continual.exclusions import exclusions
-from ccdgraph.continual.lwckd import LWCKD, Neighbours
+from ccdgraph.continual.lwckd import LWCKD
+from ccdgraph.continual.neighbours import Neighbours
 from ccdgraph.continual.piw import PIW, ClusterLoss
 from ccdgraph.continual.replay import Memory, ReplayBatches, memorise
 from ccdgraph.continual.scene import Scene

@@ -9,7 +9,7 @@ from small_learner import learn, planted, recall, small
 from ccdgraph.config import rng
 from ccdgraph.continual import FIRE, FIREConfig
 from ccdgraph.continual.fire import Filter, singular_vectors
-from ccdgraph.continual.lwckd import similar
+from ccdgraph.continual.neighbours import similar
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
 from ccdgraph.ranking import user_chunks

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ccdgraph.continual.lwckd import LWCKD, Neighbours
+from ccdgraph.continual.lwckd import LWCKD, _LogPartitions, _tensor_cores
+from ccdgraph.continual.neighbours import Neighbours
 from ccdgraph.continual.piw import PIW, ClusterLoss
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions, UserItems
@@ -249,3 +250,27 @@ def test_old_neighbours_come_first_again():
             real = lists.item[lists.indptr[anchor] : lists.indptr[anchor + 1]]
             others = [c for c in range(8) if c not in real.tolist()]
             assert len(real) and score[anchor, real].min() > score[anchor, others].max()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_the_setting_of_products_is_put_back(there):
+    before = torch.get_float32_matmul_precision()
+    with pytest.raises(ZeroDivisionError), _tensor_cores(there):
+        assert torch.get_float32_matmul_precision() == ("high" if there else before)
+        _ = 1 / 0
+    assert torch.get_float32_matmul_precision() == before == "highest"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="tensor cores need a CUDA device")
+def test_tensor_cores_change_little():
+    found = []
+    for device in ("cpu", "cuda"):
+        draw = torch.Generator().manual_seed(0)
+        anchor, entities = (torch.randn(n, 64, generator=draw) for n in (40, 500))
+        weight = torch.rand(40, 2, generator=draw).to(device)
+        entities = entities.to(device).requires_grad_()
+        loss = _LogPartitions.apply(anchor.to(device) / 5, entities, weight, 200)
+        (gradient,) = torch.autograd.grad(loss, entities)
+        found.append((loss.detach().cpu(), gradient.cpu()))
+    for cpu, cuda in zip(*found, strict=True):
+        assert (cuda - cpu).norm() < 1e-3 * cpu.norm()

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ccdgraph.continual.lwckd import LWCKD, Neighbours, similar
+from ccdgraph.continual.lwckd import LWCKD
+from ccdgraph.continual.neighbours import Neighbours, similar
 from ccdgraph.continual.piw import PIW, ClusterLoss
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions, UserItems

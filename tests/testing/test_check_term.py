@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ccdgraph.continual.lwckd import LWCKD, Neighbours
+from ccdgraph.continual.lwckd import LWCKD
+from ccdgraph.continual.neighbours import Neighbours
 from ccdgraph.continual.piw import PIW, ClusterLoss
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
