@@ -38,7 +38,7 @@ class Popular(Strategy):
 
     def update(self, block):
         count = torch.bincount(block.train.item, minlength=block.num_items).float()
-        count[: len(self.count)] += self.count
+        count[: len(self.count)] += self.count.to(count.device)
         self.count, self.num_users = self.config.weight * count, block.num_users
         if self.on_progress is not None:
             self.on_progress(f"block {block.index} counting", 1, 1)
