@@ -5,7 +5,9 @@ import pytest
 from ccdgraph.bench.suite import cells, load_suite
 
 CONFIGS = Path(__file__).parents[2] / "benchmarks" / "configs"
-SUITES = sorted([*CONFIGS.glob("*_suite.toml"), *CONFIGS.glob("planted*.toml")])
+SUITES = sorted(
+    {p for name in ("*_suite", "*_tuned", "planted") for p in CONFIGS.glob(f"{name}.toml")}
+)
 
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
@@ -19,5 +21,5 @@ def test_the_suites_of_the_benchmarks_stand_for_cells(path):
 def test_there_are_suites():
     assert {path.stem for path in SUITES} >= {
         *("yelp_suite", "strategies_suite", "movielens_suite"),
-        *("planted", "planted_tuned"),
+        *("planted", "planted_tuned", "strategies_mf_tuned"),
     }

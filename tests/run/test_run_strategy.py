@@ -75,7 +75,7 @@ class Staged(Popular):
             self.on_stage()
 
     def scorers(self):
-        return {"model": Embeddings(torch.ones(self.num_users, 1), self.count[:, None])}
+        return {"model": Embeddings(self.count.new_ones(self.num_users, 1), self.count[:, None])}
 
     def state(self):
         return {**super().state(), "done": self.done}
