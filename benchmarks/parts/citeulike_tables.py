@@ -202,10 +202,15 @@ def trials(name: str, cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def _cost(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Epochs and seconds an epoch, means over seeds; the largest peak of memory."""
+    """Epochs and seconds an epoch, means over seeds; the largest peak of memory.
+
+    Where some cells of a row ran on a CUDA device, the others do not count.
+    """
     if not group or "epochs" not in group[0]:
         return {"jobs": max((row["jobs"] for row in group), default=None)}
-    device = "cuda" if "cuda" in group[0]["device"] else "host"
+    cuda = any("cuda" in row["device"] for row in group)
+    group = [row for row in group if ("cuda" in row["device"]) == cuda]
+    device = "cuda" if cuda else "host"
     return {
         "epochs": mean(row["epochs"] for row in group),
         "s/epoch": mean(row["seconds_per_epoch"] for row in group),
