@@ -133,7 +133,7 @@ class _LogPartitions(torch.autograd.Function):
         total, flow = torch.empty_like(weight), torch.zeros_like(entities)
         sizes, size = [num_users, len(entities) - num_users], _chunk(anchor, entities)
         parts = zip(*(tensor.split(size) for tensor in (anchor, weight, total)), strict=True)
-        with _tensor_cores(anchor.is_cuda):
+        with _tensor_cores() if anchor.is_cuda else contextlib.nullcontext():
             for own, own_weight, own_total in parts:
                 for kind, (member, target) in enumerate(
                     zip(entities.split(sizes), flow.split(sizes), strict=True)
@@ -152,14 +152,18 @@ class _LogPartitions(torch.autograd.Function):
 
 
 @contextlib.contextmanager
-def _tensor_cores(there: bool) -> Iterator[None]:
+def _tensor_cores() -> Iterator[None]:
     """TF32 for products of 32 bits on a CUDA device; the setting of torch is put back."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if there else before)
+    products = torch.backends.cuda.matmul
+    # Before torch 2.9 there is the switch alone; the two must not be mixed.
+    named = hasattr(products, "fp32_precision")
+    name, value = ("fp32_precision", "tf32") if named else ("allow_tf32", True)
+    before = getattr(products, name)
+    setattr(products, name, value)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        setattr(products, name, before)
 
 
 def _chunk(anchor: Tensor, entities: Tensor) -> int:

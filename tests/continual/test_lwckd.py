@@ -252,13 +252,18 @@ def test_old_neighbours_come_first_again():
             assert len(real) and score[anchor, real].min() > score[anchor, others].max()
 
 
-@pytest.mark.parametrize("there", [False, True])
-def test_the_setting_of_products_is_put_back(there):
-    before = torch.get_float32_matmul_precision()
-    with pytest.raises(ZeroDivisionError), _tensor_cores(there):
-        assert torch.get_float32_matmul_precision() == ("high" if there else before)
-        _ = 1 / 0
-    assert torch.get_float32_matmul_precision() == before == "highest"
+@pytest.mark.parametrize("before", ["highest", "high"])
+def test_the_setting_of_products_is_put_back(before):
+    products, setting = torch.backends.cuda.matmul, torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(before)
+    try:
+        with pytest.raises(ZeroDivisionError), _tensor_cores():
+            assert getattr(products, "fp32_precision", "tf32") == "tf32"
+            _ = 1 / 0
+        assert torch.get_float32_matmul_precision() == before
+        assert products.allow_tf32 == (before == "high")
+    finally:
+        torch.set_float32_matmul_precision(setting)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="tensor cores need a CUDA device")
