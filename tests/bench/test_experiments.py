@@ -238,11 +238,12 @@ def test_every_strategy_that_learns_steps_is_timed(tmp_path, monkeypatch):
     assert growing["steps of an epoch, last"] > growing["steps of an epoch, first"] > 2
 
 
-def test_tables_of_the_experiments_are_those_of_the_document():
+@pytest.mark.parametrize("data", ["planted", "yelp"])
+def test_tables_of_the_experiments_are_those_of_the_document(data):
     """A number typed into RESULTS.md, or left from an older file, fails."""
     results = FOLDER / "results" / "experiments"
     table = script("parts.experiment_tables").markdown(
-        json.loads((results / "planted.json").read_text())
+        json.loads((results / f"{data}.json").read_text())
     )
-    assert table == (results / "planted.md").read_text()
+    assert table == (results / f"{data}.md").read_text()
     assert table in (FOLDER / "RESULTS.md").read_text()
