@@ -5,10 +5,12 @@ r"""The same budget of tuning for every strategy of a suite, on validation rows 
 
 Every strategy gets ``--trials`` settings: those of the suite, then random ones of its space
 (``parts/tuning_spaces.py``); its variant ``block`` (each block's own graph) gets as many of its
-own. A trial learns the first stream with seeds that the suite does not report, and counts by H of
-Recall@20 on validation rows after the last block (LA under ``next``); test rows are never read. The
-best go into a suite of their own. Called again, it goes on with what is missing; what ``--limit``
-leaves out is left out of every strategy alike.
+own. A trial learns the first stream of the suite with seeds that the suite does not report, and
+counts by the harmonic mean of LA and RA of Recall@20 on validation rows after the last block (LA
+under protocol ``next``); test rows are never read. The best settings go into a suite of their own.
+Trials run in ``--jobs`` processes; stopped and called again, it goes on with what is missing, and
+what ``--limit`` seconds left out is left out of every strategy alike. ``--only`` tries some
+strategies now; the tuned suite needs a trial of each.
 """
 
 from __future__ import annotations
@@ -25,12 +27,12 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from parts.tuning_spaces import settings, targets, written
+from parts.tuning_spaces import Trial, planned, targets, written
 
 from ccdgraph import checkpoint
 from ccdgraph.bench import Cell, StrategyEntry, SuiteConfig, cells, load_suite
@@ -91,35 +93,6 @@ def validated(cell: Cell, stream: Stream, folder: Path) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One setting of one strategy, and where its outcome lies."""
-
-    learner: Learner
-    place: int
-    over: dict[str, Any]
-    path: Path
-
-    def outcome(self) -> dict[str, Any] | None:
-        """What it found; nothing where it has not run."""
-        if not self.path.exists():
-            return None
-        found: dict[str, Any] = json.loads(self.path.read_text())
-        if found["settings"] != self.over:
-            raise SystemExit(f"'{self.path}' holds another trial; name another folder")
-        return found
-
-
-def planned(suite: SuiteConfig, folder: Path, trials: int) -> list[Trial]:
-    """Every trial, place by place, so that a budget cuts all alike; long ones come first."""
-    found = []
-    for name, learner in targets(suite).items():
-        for place, over in enumerate(settings(learner, trials)):
-            path = folder / f"{name.replace('/', '.')}.{place}.json"
-            found.append(Trial(learner, place, over, path))
-    return sorted(found, key=lambda t: (t.place, t.learner.strategy not in ("CCD", "FullBatch")))
-
-
 _HERE: dict[str, Any] = {}  # of a worker process: the suite and its stream
 
 
@@ -137,10 +110,11 @@ def enter(suite: SuiteConfig, number: Any) -> None:
 
 def run(trial: Trial, seeds: Sequence[int]) -> str:
     """Learn the stream once for each seed, and write what validation says."""
-    started, suite = time.perf_counter(), _HERE["suite"]
+    started, suite, values = time.perf_counter(), _HERE["suite"], []
     try:
-        each = [resolved(suite, trial.learner, trial.over, seed) for seed in seeds]
-        values = [validated(cell, _HERE["stream"], trial.path.parent) for cell in each]
+        for seed in seeds:
+            cell = resolved(suite, trial.learner, trial.over, seed)
+            values.append(validated(cell, _HERE["stream"], trial.path.parent))
         means = {key: statistics.fmean(v[key] for v in values) for key in values[0]}
     except FloatingPointError as error:  # it diverged: one trial of the budget
         means = {"diverged": str(error)}
@@ -228,10 +202,13 @@ def main() -> None:
         suite = replace(suite, strategies=alone)
     if both := set(options.seeds) & set(suite.seeds):
         parser.error(f"'--seeds' {sorted(both)} are reported by the suite; tune with others")
+    if unknown := set(options.only or ()) - set(targets(suite)):
+        parser.error(f"'--only' names {sorted(unknown)[0]!r}, expected some of {[*targets(suite)]}")
     trials = planned(suite, options.to, options.trials)
     search(suite, trials, options)
-    asked = options.write or options.results
-    found, first = chosen(trials, options.uneven) if asked else {}, cells(suite)[0]
+    if not (options.write or options.results):
+        return
+    found, first = chosen(trials, options.uneven), cells(suite)[0]
     about = {
         "command": shlex.join(["python", *sys.argv]),
         "metric": f"recall@20 on validation rows, protocol {first.protocol}, mask {first.mask}",
@@ -239,8 +216,8 @@ def main() -> None:
         "hardware": sorted({o["hardware"] for t in trials if (o := t.outcome()) is not None}),
     }
     if options.results:
-        text = json.dumps({"about": about, "strategies": found}, indent=1)
-        atomic_write_text(options.results, text + "\n")
+        whole = {"about": about, "strategies": found}
+        atomic_write_text(options.results, json.dumps(whole, indent=1) + "\n")
     if options.write:
         note = f"# Written by {about['command']}\n"
         atomic_write_text(options.write, note + to_toml(written(suite, found)))

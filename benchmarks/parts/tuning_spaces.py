@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,6 +75,35 @@ def space(learner: Learner) -> Space:
     if learner.strategy not in OWN:
         raise SystemExit(f"'{learner.strategy}' has no space; add one to OWN in {__file__}")
     return OWN[learner.strategy]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of one strategy, and where its outcome lies."""
+
+    learner: Learner
+    place: int
+    over: dict[str, Any]
+    path: Path
+
+    def outcome(self) -> dict[str, Any] | None:
+        """What it found; nothing where it has not run."""
+        if not self.path.exists():
+            return None
+        found: dict[str, Any] = json.loads(self.path.read_text())
+        if found["settings"] != self.over:
+            raise SystemExit(f"'{self.path}' holds another trial; name another folder")
+        return found
+
+
+def planned(suite: SuiteConfig, folder: Path, trials: int) -> list[Trial]:
+    """Every trial, place by place, so that a budget cuts all alike; long ones come first."""
+    found = []
+    for name, learner in targets(suite).items():
+        for place, over in enumerate(settings(learner, trials)):
+            path = folder / f"{name.replace('/', '.')}.{place}.json"
+            found.append(Trial(learner, place, over, path))
+    return sorted(found, key=lambda t: (t.place, t.learner.strategy not in ("CCD", "FullBatch")))
 
 
 def settings(learner: Learner, trials: int) -> list[dict[str, Any]]:

@@ -158,6 +158,14 @@ def test_tuning_goes_on_with_what_is_missing_and_cuts_all_alike(tmp_path, monkey
     assert changed == ["FIRE.2.json"], "finished trials are not run again"
 
 
+def test_some_strategies_are_tuned_alone(tmp_path, monkeypatch, capsys):
+    tuned(tmp_path, monkeypatch, "--only", "FIRE", "--limit", "60")
+    ran = {path.name for path in (tmp_path / "trials").glob("*.json")}
+    assert ran == {f"FIRE.{place}.json" for place in range(3)}
+    tuned(tmp_path, monkeypatch, "--only", "FIER", fails="2")
+    assert "'--only' names 'FIER', expected some of ['FineTune', 'FIRE']" in capsys.readouterr().err
+
+
 def test_tuning_reads_no_test_row(tmp_path):
     """Mutation: trials counted by test rows."""
     tune, suite = script("tune"), load_suite(small(tmp_path))
