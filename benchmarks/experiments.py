@@ -90,9 +90,8 @@ PARTS = [*EXPERIMENTS, "drift", "replay"]
 def whole(options: argparse.Namespace) -> tuple[SuiteConfig, StrategyEntry]:
     """The suite that an experiment varies, and its CCD with all parts switched on."""
     if options.data == "yelp":
-        suite, name = load_suite(CONFIGS / "strategies_suite.toml"), "CCD/block"
-        data = {"yelp": DataConfig(source="presplit", path=options.path)}
-        suite, extra = replace(suite, data=data), {}
+        suite, name, extra = load_suite(CONFIGS / "strategies_suite.toml"), "CCD/block", {}
+        suite = replace(suite, data={"yelp": DataConfig(source="presplit", path=options.path)})
     else:
         suite, name = load_suite(CONFIGS / "planted.toml"), "CCD"
         steps = {"batch_size": 512, "fit": {"lr": 1e-2}}

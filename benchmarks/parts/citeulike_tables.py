@@ -208,9 +208,8 @@ def _cost(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     if not group or "epochs" not in group[0]:
         return {"jobs": max((row["jobs"] for row in group), default=None)}
-    cuda = any("cuda" in row["device"] for row in group)
-    group = [row for row in group if ("cuda" in row["device"]) == cuda]
-    device = "cuda" if cuda else "host"
+    on_cards = [row for row in group if "cuda" in row["device"]]
+    group, device = (on_cards, "cuda") if on_cards else (group, "host")
     return {
         "epochs": mean(row["epochs"] for row in group),
         "s/epoch": mean(row["seconds_per_epoch"] for row in group),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
@@ -87,7 +86,9 @@ class SuiteConfig:
         """Every strategy and variant, in order."""
         for name, entry in self.strategies.items():
             strategy, key = entry.strategy or name, entry.backbone_key
-            own = overlay(_taken(self.shared, strategy), entry.settings)
+            names = _setting_names(strategy)
+            shared = {key: value for key, value in self.shared.items() if key in names}
+            own = overlay(shared, entry.settings)
             yield Learner(name, strategy, own, key)
             for variant, table in entry.variants.items():
                 yield Learner(f"{name}/{variant}", strategy, overlay(own, table), key)
@@ -177,18 +178,19 @@ def cells(suite: SuiteConfig) -> list[Cell]:
                     raise ConfigError(
                         f"cells '{same.label}' and '{cell.label}' are the same run; leave one out"
                     )
+    known = {name for learner in suite.learners() for name in _setting_names(learner.strategy)}
     for key in suite.shared:
-        if not any(_taken({key: 0}, learner.strategy) for learner in suite.learners()):
+        if key not in known:
             raise ConfigError(f"'shared.{key}' is a setting of no strategy of the suite; remove it")
     return list(found.values())
 
 
-def _taken(shared: Mapping[str, Any], strategy: str) -> dict[str, Any]:
-    """What a strategy has of the shared settings; :func:`cells` says which strategy is unknown."""
-    names: set[str] = set()
-    with contextlib.suppress(ConfigError):
-        names = {one.name for one in fields(settings_class(strategy_class(strategy)))}
-    return {key: value for key, value in shared.items() if key in names}
+def _setting_names(strategy: str) -> set[str]:
+    """Names of the settings of a strategy; none of an unknown one, which :func:`cells` reports."""
+    try:
+        return {one.name for one in fields(settings_class(strategy_class(strategy)))}
+    except ConfigError:
+        return set()
 
 
 def _streams(suite: SuiteConfig) -> Iterator[tuple[str, str, DataConfig]]:

@@ -109,6 +109,21 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path):
     assert {(cell["protocol"], cell["row"]) for cell in cells} == {*rows}
 
 
+def test_seconds_and_memory_are_those_of_one_kind_of_device(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from parts.citeulike_tables import _cost
+
+    def row(device, seconds, memory):
+        peak = {"host": 2**20} | ({"cuda": memory * 2**20} if device != "cpu" else {})
+        cost = {"epochs": 3, "seconds_per_epoch": seconds, "peak_memory": peak}
+        return {"device": device, "jobs": 2, **cost}
+
+    on_cards = [row("cuda:0", 0.25, 5), row("cuda:1", 0.75, 7)]
+    found = _cost([row("cpu", 9.0, 0), *on_cards])
+    assert found == {"epochs": 3, "s/epoch": 0.5, "MiB": 7, "jobs": 2}
+    assert _cost([row("cpu", 9.0, 0)]) == {"epochs": 3, "s/epoch": 9.0, "MiB": 1, "jobs": 2}
+
+
 def test_methods_stand_beside_each_other_by_hand(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from parts.citeulike_page import _grid
