@@ -21,6 +21,11 @@ PHR = [
     settings("phr"),
     settings("phr", enrich=False),
     settings("phr", enrich=False, hidden=1.0, small_start=False),
+    *(
+        settings("phr", enrich=enrich, weight=weight, hidden=hidden)
+        for enrich in (True, False)
+        for weight, hidden in ((0.01, 0.0024), (0.003, 0.0072), (0.003, 0.0024), (0.03, 0.0072))
+    ),
 ]
 DIRECTLY = [
     settings("rrd", k=k, consensus=temperature) for k in (50, 100) for temperature in (0.0, 10, 50)
