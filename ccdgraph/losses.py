@@ -26,6 +26,24 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     return -functional.logsigmoid(positive - negative).sum()
 
 
+def sampled_softmax(positive: Tensor, negative: Tensor) -> Tensor:
+    r"""Negative log-likelihood of each positive among itself and the negatives.
+
+    .. math:: \ell = -\sum_b \log \frac{e^{s_b}}{e^{s_b} + \sum_n e^{t_{bn}}}
+
+    Wu et al., *On the Effectiveness of Sampled Softmax Loss for Item Recommendation*, TOIS 2024,
+    https://arxiv.org/abs/2201.02327. A sum, not a mean.
+
+    Args:
+        positive: scores of the observed pairs ``[B]``, divided by the temperature.
+        negative: of sampled pairs ``[B, n]``; ``-inf`` leaves one out.
+
+    >>> float(sampled_softmax(torch.zeros(1), torch.zeros(1, 3)))  # log 4
+    1.3862...
+    """
+    return (torch.logaddexp(positive, negative.logsumexp(-1)) - positive).sum()
+
+
 def hinge(positive: Tensor, negative: Tensor, *, margin: float = 1.0) -> Tensor:
     r"""Hinge loss: each positive should score above its negatives by a margin.
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from ccdgraph import losses
 from ccdgraph.data.graph import BipartiteGraph
@@ -79,8 +80,37 @@ class Hinge(BPR):
     loss = staticmethod(losses.hinge)
 
 
-def pairwise(model: Backbone) -> Term:
+class SampledSoftmax(BPR):
+    """:func:`ccdgraph.losses.sampled_softmax` of cosines on :class:`~ccdgraph.sampling.Triplets`.
+
+    The negatives of a batch serve all its rows, so one a row gives as many as the batch has rows.
+    One that is the row's positive is left out; others that its user has may be among them.
+
+    Args:
+        temperature: what cosines are divided by.
+    """
+
+    def __init__(self, temperature: float = 0.2) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"'temperature' is {temperature}, expected a number above 0")
+        self.temperature = temperature
+
+    def forward(self, out: Embeddings, batch: Triplets) -> Tensor:
+        """Sum over the batch."""
+        negative = batch.negative.flatten()
+        user = normalize(out.user_rows(batch.user)) / self.temperature
+        ours, theirs = (normalize(out.item_rows(item)) for item in (batch.positive, negative))
+        same = batch.positive.unsqueeze(1) == negative
+        return losses.sampled_softmax(
+            (user * ours).sum(1), (user @ theirs.T).masked_fill(same, -torch.inf)
+        )
+
+
+def ranking(model: Backbone) -> Term:
     """The loss that a backbone learns triplets by."""
+    if model.loss == "softmax":
+        return SampledSoftmax(model.temperature)
     return Hinge() if model.loss == "hinge" else BPR()
 
 

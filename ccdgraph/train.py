@@ -24,10 +24,11 @@ from ccdgraph.objective import Hinge as Hinge
 from ccdgraph.objective import MultinomialVAE as MultinomialVAE
 from ccdgraph.objective import Objective as Objective
 from ccdgraph.objective import Part as Part
+from ccdgraph.objective import SampledSoftmax as SampledSoftmax
 from ccdgraph.objective import SoftBCE as SoftBCE
 from ccdgraph.objective import Term as Term
 from ccdgraph.objective import Views
-from ccdgraph.objective import pairwise as pairwise
+from ccdgraph.objective import ranking as ranking
 from ccdgraph.objective import reconstruction as reconstruction
 from ccdgraph.sampling import Batches
 from ccdgraph.selection import Selection

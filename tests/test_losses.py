@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ccdgraph.losses import bpr, multinomial_vae, relaxed_ranking, soft_bce
+from ccdgraph.losses import bpr, multinomial_vae, relaxed_ranking, sampled_softmax, soft_bce
 
 INF = float("inf")
 
@@ -50,6 +50,43 @@ def test_bpr_of_nothing_is_zero():
 def test_bpr_stays_finite_and_linear_at_large_scores():
     positive = torch.tensor([-1e3, 1e3], requires_grad=True)
     loss = bpr(positive, torch.zeros(2, 1))
+    assert loss.item() == 1e3
+    assert gradients(loss, positive)[0].tolist() == [-1.0, 0.0]
+
+
+def test_sampled_softmax_by_hand():
+    """Odds 3 against 1 and 2, and 2 against 2 alone: shares 1/2 and 1/2."""
+    positive = torch.tensor([3.0, 2.0]).log()
+    negative = torch.tensor([[1.0, 2.0], [2.0, 0.0]]).log()
+    assert float(sampled_softmax(positive, negative)) == pytest.approx(2 * math.log(2))
+
+
+def test_sampled_softmax_equals_a_loop_over_rows_both_ways():
+    positive, negative = random(5), random(5, 4, seed=1)
+    expected = torch.zeros((), dtype=torch.float64)
+    for score, others in zip(positive, negative, strict=True):
+        total = score.exp()
+        for other in others:
+            total = total + other.exp()
+        expected = expected - (score.exp() / total).log()
+    loss = sampled_softmax(positive, negative)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(
+        gradients(loss, positive, negative), gradients(expected, positive, negative)
+    )
+    assert torch.autograd.gradcheck(sampled_softmax, (positive, negative))
+
+
+def test_sampled_softmax_without_any_negative_is_zero_and_has_no_gradient():
+    positive = torch.tensor([1.0, -1e3], requires_grad=True)
+    loss = sampled_softmax(positive, torch.full((2, 3), -INF))
+    assert loss.item() == 0
+    assert gradients(loss, positive)[0].tolist() == [0.0, 0.0]
+
+
+def test_sampled_softmax_stays_finite_and_linear_at_large_scores():
+    positive = torch.tensor([-1e3, 1e3], requires_grad=True)
+    loss = sampled_softmax(positive, torch.zeros(2, 1))
     assert loss.item() == 1e3
     assert gradients(loss, positive)[0].tolist() == [-1.0, 0.0]
 

@@ -18,7 +18,7 @@ from ccdgraph.data.stream import Block
 from ccdgraph.nn import Backbone, BackboneConfig, MultVAE
 from ccdgraph.ranking import Scorer
 from ccdgraph.sampling import Batches
-from ccdgraph.train import BPR, FitConfig, Objective, Part, Term, embed
+from ccdgraph.train import FitConfig, Objective, Part, Term, embed, ranking
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ class Incremental(OneStage, Generic[Config]):
         config = self.config
         return scene.triplets(rows, batch_size=config.batch_size, negatives=config.negatives)
 
-    def hard(self) -> Term:
-        """Loss of the triplets of a ranking model; by default BPR."""
-        return BPR()
+    def hard(self) -> Term | None:
+        """Loss of the triplets of a ranking model; ``None`` for that of its kind, the default."""
+        return None
 
     def parts(self, scene: Scene, previous: Backbone) -> Sequence[Part]:
         """Terms beside the loss of the interactions; by default none.
@@ -214,10 +214,10 @@ def objective(
         triplets: the same with negatives, for ranking and for parts without batches.
         parts: what else counts.
         batch_size: users of a step of a variational model.
-        hard: loss of the triplets; BPR by default.
+        hard: loss of the triplets; that of the model by default.
     """
     if not isinstance(model, MultVAE):
-        return Objective((Part(hard or BPR(), triplets), *parts))
+        return Objective((Part(hard or ranking(model), triplets), *parts))
     own = scene.reconstruction(model, scene.among_known(rows), batch_size=batch_size)
     return Objective(
         (own, *(p if p.batches is not None else replace(p, batches=triplets) for p in parts))

@@ -18,7 +18,7 @@ from ccdgraph.distill.labels.source import StoreReader
 from ccdgraph.distill.stored import ListwiseKD, PointwiseKD
 from ccdgraph.nn import Backbone, Embeddings
 from ccdgraph.sampling import Triplets
-from ccdgraph.train import BPR, Part, Term, embed
+from ccdgraph.train import Part, Term, embed
 
 # The teacher's scores and lists for a block, [U, K] each, as StoreReader gives them.
 Labels = Callable[[Block], tuple[Tensor, Tensor]]
@@ -88,9 +88,9 @@ class Online(Incremental[OnlineConfig]):
             self._labels = StoreReader(config.labels, config.teacher, config.lag, config.freeze)
         self._head: AuxiliaryHead | None = None
 
-    def hard(self) -> Term:
-        """BPR, or binary cross-entropy."""
-        return HardBCE() if self.config.hard == "bce" else BPR()
+    def hard(self) -> Term | None:
+        """That of the model, BPR unless it says otherwise, or binary cross-entropy."""
+        return HardBCE() if self.config.hard == "bce" else None
 
     def parts(self, scene: Scene, previous: Backbone) -> tuple[Part, ...]:
         """The soft loss, when anyone has labels."""

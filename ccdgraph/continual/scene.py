@@ -19,7 +19,7 @@ from ccdgraph.distill.trajectory import Snapshots
 from ccdgraph.nn import Backbone, BackboneConfig, Embeddings, MultVAE
 from ccdgraph.sampling import TripletBatches
 from ccdgraph.selection import Validation
-from ccdgraph.train import FitConfig, Objective, Part, embed, fit, pairwise, reconstruction
+from ccdgraph.train import FitConfig, Objective, Part, embed, fit, ranking, reconstruction
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Scene:
         if isinstance(model, MultVAE):
             return self.reconstruction(model, self.among_known(rows), batch_size=batch_size)
         batches = self.triplets(rows, batch_size=batch_size, negatives=negatives, exclude=exclude)
-        return Part(pairwise(model), batches)
+        return Part(ranking(model), batches)
 
     def among_known(self, rows: Interactions) -> BipartiteGraph:
         """``rows`` alone as edges among everyone known."""

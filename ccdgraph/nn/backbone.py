@@ -163,8 +163,10 @@ class Backbone(nn.Module):
 
     # Parameters with one row per entity, and whose rows they are; growth appends to these.
     entity_tables: ClassVar[dict[str, str]] = {"user": "user", "item": "item"}
-    # How it learns triplets: by the order of the scores, or by a margin between them.
-    loss: ClassVar[Literal["bpr", "hinge"]] = "bpr"
+    # How it learns triplets: by the order of the scores, a margin between them, or a choice among
+    # the negatives of a batch by cosines, divided by the temperature.
+    loss: Literal["bpr", "hinge", "softmax", "multinomial"] = "bpr"
+    temperature: float = 0.2
     # Whether scores are inner products of the served embeddings.
     inner: ClassVar[bool] = True
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import torch
 from torch import Tensor
 
@@ -25,7 +23,7 @@ class CML(Backbone):
     weights nor the covariance penalty; negatives are uniform.
     """
 
-    loss: ClassVar[Literal["bpr", "hinge"]] = "hinge"
+    loss = "hinge"
 
     def propagate(self, x: Tensor, graph: BipartiteGraph) -> Tensor:
         """The table rows, those outside of the unit ball scaled onto it, ``[U + I, D]``."""

@@ -45,6 +45,7 @@ class MultVAE(Backbone):
         "decoder": "item",
         "bias": "item",
     }
+    loss = "multinomial"
     # Whose rows are encoded.
     rows: ClassVar[Literal["user", "item"]] = "user"
 

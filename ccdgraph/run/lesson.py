@@ -25,7 +25,7 @@ from ccdgraph.run.folder import peak_memory
 from ccdgraph.run.plain import plain_dict
 from ccdgraph.run.protocol import Ruler
 from ccdgraph.sampling import TripletBatches
-from ccdgraph.train import Objective, Part, embed, fit, pairwise, reconstruction
+from ccdgraph.train import Objective, Part, embed, fit, ranking, reconstruction
 
 OnEpoch = Callable[[str, int, int], None]
 Validate = Callable[[Embeddings], float | Sequence[float]]
@@ -75,7 +75,7 @@ class Room:
             num_negatives=learner.negatives,
             generator=order,
         )
-        return Part(pairwise(model), triplets, weight)
+        return Part(ranking(model), triplets, weight)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ccdgraph.nn.backbone import Backbone, Embeddings
 from ccdgraph.nn.multvae import MultVAE
 from ccdgraph.sampling import TripletBatches
 from ccdgraph.testing.require import require
-from ccdgraph.train import FitConfig, Objective, Part, embed, fit, pairwise, reconstruction
+from ccdgraph.train import FitConfig, Objective, Part, embed, fit, ranking, reconstruction
 
 _DIM = 8
 # On the planted stream popularity reaches a recall@20 of .17 and the worst of MF, LightGCN,
@@ -194,7 +194,7 @@ def _check_learning(build: Callable[..., Backbone]) -> None:
         triplets = TripletBatches(
             block.train, block.num_items, seen.keys(), batch_size=512, generator=draws
         )
-        part = Part(pairwise(model), triplets)
+        part = Part(ranking(model), triplets)
     else:
         part = reconstruction(model, graph, batch_size=64, generator=draws)
     fit(model, graph, [Objective((part,))], _FIT, seed=("testing",))

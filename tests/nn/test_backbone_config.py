@@ -1,13 +1,18 @@
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from torch_geometric.nn import GraphSAGE
 
 from ccdgraph.config import ConfigError, from_dict, load
+from ccdgraph.continual.growth import grow
 from ccdgraph.data.graph import BipartiteGraph
 from ccdgraph.data.interactions import Interactions
 from ccdgraph.nn import GNN, MF, BackboneConfig, LightGCN, MultVAE
+from ccdgraph.train import BPR, SampledSoftmax, ranking
+
+PAIRS = Interactions(torch.tensor([0, 5]), torch.tensor([1, 3]))
 
 OWN = '''
 from torch_geometric.nn import GATConv
@@ -107,6 +112,24 @@ def test_a_file_names_a_backbone(tmp_path):
 def test_what_cannot_be_built_is_refused(own, name, options, message):
     with pytest.raises(ConfigError, match=message):
         BackboneConfig(name, dim=4, options=options).build(5, 4)
+
+
+@pytest.mark.parametrize("name", ["MF", "LightGCN", "torch_geometric.nn:GraphSAGE"])
+def test_the_softmax_is_what_a_backbone_learns_by_where_it_is_asked(name):
+    options = {"num_layers": 1} if ":" in name else {}
+    plain = BackboneConfig(name, dim=4, options=options)
+    asked = replace(plain, loss="softmax", temperature=0.3).build(5, 4)
+    term = ranking(asked)
+    assert isinstance(term, SampledSoftmax) and term.temperature == 0.3
+    assert type(ranking(plain.build(5, 4))) is BPR
+    grown = grow(asked, BipartiteGraph.from_interactions(PAIRS, 6, 4))
+    assert isinstance(ranking(grown), SampledSoftmax)
+
+
+@pytest.mark.parametrize("name", ["CML", "NeuMF", "MultVAE"])
+def test_the_softmax_is_refused_by_what_has_a_loss_of_its_own(name):
+    with pytest.raises(ConfigError, match="cannot learn by 'loss"):
+        BackboneConfig(name, dim=4, loss="softmax").build(5, 4)
 
 
 def test_an_unknown_key_is_refused():

@@ -8,7 +8,7 @@ from ccdgraph.data.interactions import Interactions
 from ccdgraph.losses import hinge
 from ccdgraph.nn import CML, MF
 from ccdgraph.nn.backbone import Embeddings
-from ccdgraph.objective import BPR, Hinge, pairwise
+from ccdgraph.objective import BPR, Hinge, ranking
 from ccdgraph.sampling import Triplets
 from ccdgraph.testing import check_backbone
 from ccdgraph.train import embed
@@ -60,4 +60,4 @@ def test_hinge_reads_triplets():
 
 
 def test_a_backbone_says_how_it_learns_from_pairs():
-    assert type(pairwise(CML(2, 2, 2))) is Hinge and type(pairwise(MF(2, 2, 2))) is BPR
+    assert type(ranking(CML(2, 2, 2))) is Hinge and type(ranking(MF(2, 2, 2))) is BPR
