@@ -57,7 +57,8 @@ def _table(found: list[Line], finished: list[Outcome]) -> dict[str, dict[str, An
             continue  # not run yet
         row["seeds"] = len(line.values["LA"])
         own = [o.about["parameters"] for o in finished if o.cell.strategy == line.strategy]
-        sizes = {p.get(line.scorer, sum(p.values())) for p in own}
+        model = "student" if line.scorer == "generated" else line.scorer
+        sizes = {p.get(model, sum(p.values())) for p in own}
         row["parameters"] = max(sizes) if sizes else None
         table[f"{line.strategy}, {line.scorer}"] = row
     return table

@@ -12,6 +12,9 @@ from ccdgraph.bench.results import H_OF_MEANS, TESTS, Comparison, Place, places
 from ccdgraph.run import RunResult
 
 COLUMNS = ("LA", "RA", "H", "LA without D0", "RA without D0", "H without D0", "new users")
+# Beside what is served: the ensemble, and the student that is distilled from it after a block and
+# serves until the next.
+SHOWN = ("teacher", "generated")
 _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -48,7 +51,7 @@ def measures(result: RunResult, scorer: str, protocol: str) -> dict[str, float]:
 
 
 def lines(outcomes: Sequence[Outcome]) -> dict[Place, list[Line]]:
-    """The lines of every table: what a strategy serves, and its teacher if it has one."""
+    """The lines of every table: what a strategy serves, and what else :data:`SHOWN` names."""
     return {
         place: [line for name, found in strategies.items() for line in _lines(name, found)]
         for place, strategies in places(outcomes).items()
@@ -63,7 +66,7 @@ def _lines(strategy: str, outcomes: Sequence[Outcome]) -> list[Line]:
         return [Line(strategy, reason, {name: [] for name in COLUMNS}, failed)]
     results = [outcome.result for outcome in finished]
     served, protocol = (finished[0].about[key] for key in ("served", "protocol"))
-    names = [name for name in (served, "teacher") if name in results[0].scorers]
+    names = [name for name in (served, *SHOWN) if name in results[0].scorers]
     found = []
     for scorer in dict.fromkeys(names or results[0].scorers):
         measured = [measures(result, scorer, protocol) for result in results]
