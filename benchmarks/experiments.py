@@ -55,6 +55,7 @@ def started(init: str) -> dict[str, Any]:
 
 
 RATES = [(sp, pp) for sp in (0.9, 0.5, 1.0) for pp in (0.0, 0.5)]
+FEW = [(0.9, 0.0), (0.9, 0.5), (0.5, 0.0)]
 EXPERIMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "proxies": {
         "both": {},
@@ -82,8 +83,12 @@ EXPERIMENTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "into": {"served embeddings": {}, "layer-0 tables": {"generation": {"into": "tables"}}},
 }
-# There the reference imposes lists on the tables.
-YELP_INTO = {"layer-0 tables": {}, "served embeddings": {"generation": {"into": "served"}}}
+# There the reference imposes lists on the tables, and two grids are reduced.
+ON_YELP: dict[str, dict[str, dict[str, Any]]] = {
+    "into": {"layer-0 tables": {}, "served embeddings": {"generation": {"into": "served"}}},
+    "ratio": {name: EXPERIMENTS["ratio"][name] for name in ("1:1", "1:5")},
+    "rates": {f"w_SP {s}, w_PP {p}": EXPERIMENTS["rates"][f"w_SP {s}, w_PP {p}"] for s, p in FEW},
+}
 PARTS = [*EXPERIMENTS, "drift", "replay"]
 
 
@@ -109,7 +114,7 @@ def whole(options: argparse.Namespace) -> tuple[SuiteConfig, StrategyEntry]:
 
 def varied(data: str) -> dict[str, dict[str, dict[str, Any]]]:
     """What each experiment changes of the reference, which is first and changes nothing."""
-    return EXPERIMENTS | ({"into": YELP_INTO} if data == "yelp" else {})
+    return EXPERIMENTS | (ON_YELP if data == "yelp" else {})
 
 
 def variants(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
