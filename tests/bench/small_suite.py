@@ -13,7 +13,7 @@ def table() -> dict:
         "name": "tiny",
         "seeds": [0, 1],
         "ks": [5],
-        "scorers": ["student", "teacher", "stability"],
+        "scorers": ["student", "teacher", "generated", "stability"],
         "data": {
             "planted": {
                 "num_blocks": 2,

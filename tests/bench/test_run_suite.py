@@ -332,13 +332,15 @@ def test_done_tasks_need_no_base(copied, suite):
 
 
 def test_only_what_is_served_shows_its_test(straight):
-    """Teachers are shown and not tested; the reference has nothing to be tested against."""
+    """Teachers and distilled students are shown and not tested, proxies are not even shown."""
     body = (straight / "results.tex").read_text().split(r"\midrule")[1].splitlines()
     shown = [line.split(" & ") for line in body if " & " in line]
     assert [line[:2] for line in shown] == [
         ["CCD", "student"],
         ["CCD", "teacher"],
+        ["CCD", "generated"],
         ["CCD/no proxies", "student"],
         ["CCD/no proxies", "teacher"],
+        ["CCD/no proxies", "generated"],
     ]
-    assert [line[-1] == r"- \\" for line in shown] == [True, True, False, True]
+    assert [line[-1] == r"- \\" for line in shown] == [True, True, True, False, True, True]
