@@ -89,6 +89,16 @@ def test_numbers_are_those_of_the_file_and_nothing_where_there_is_none(tmp_path)
     assert module.look_up("absent.json / a", tmp_path) is None
 
 
+@pytest.mark.parametrize(
+    "seeds, said", [((5, 5), "5 seeds"), ((5, 2), "up to 5 seeds"), ((1,), "one seed")]
+)
+def test_rows_that_know_their_seeds_are_believed(seeds, said):
+    module = measured()
+    rows = {str(place): {"seeds": number} for place, number in enumerate(seeds)}
+    assert module.origin(module.told_seeds({"seeds": 3}, rows)).startswith(said)
+    assert module.origin(module.told_seeds({"seeds": 3}, {"a": {}})).startswith("3 seeds")
+
+
 def test_a_suite_gives_means_over_its_finished_seeds_and_names_what_has_not_run(tmp_path):
     place = {"data": "d", "protocol": "within", "mask": "block", "backbone": "own"}
     done = {"status": "finished", "served": "student", "hardware": "one core", "versions": {}}

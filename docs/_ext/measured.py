@@ -51,12 +51,18 @@ def shown(value: Any, digits: int) -> str:
     return "-" if value is None else str(value)
 
 
+def told_seeds(about: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """``about`` with the seeds of the rows, where they have a number of their own."""
+    own = {row["seeds"] for row in found.values() if "seeds" in row}
+    return about if not own else {**about, "seeds": "up to " * (len(own) > 1) + str(max(own))}
+
+
 def origin(about: dict[str, Any]) -> str:
     """One sentence on where numbers come from."""
     given = [about[key] for key in ("metric", "hardware") if key in about]
     parts = ["; ".join(one) if isinstance(one, list) else str(one) for one in given]
     if "seeds" in about:
-        one = about["seeds"] == 1
+        one = str(about["seeds"]) == "1"
         parts.append("one seed" if one else f"{about['seeds']} seeds, mean ± standard deviation")
     if "torch" in about.get("versions", {}):
         parts.append(f"torch {about['versions']['torch']}")
@@ -111,10 +117,11 @@ class Measured(SphinxDirective):
         asked = self.options.get("columns")
         columns = [name.strip() for name in asked.split(";")] if asked else list(every)
         made = table(found, columns, self.options.get("rows", ""), self.options.get("digits", 4))
-        note = nodes.paragraph("", origin(about))
+        source = origin(told_seeds(about, found))
+        note = nodes.paragraph("", source)
         if "command" in about:
             note += [
-                nodes.Text("; " if origin(about) else ""),
+                nodes.Text("; " if source else ""),
                 nodes.literal(text=about["command"]),
             ]
         return [made, nodes.container("", note, classes=["origin"])]
