@@ -49,7 +49,10 @@ def test_a_batch_that_parts_share_is_given_new_tensors_once():
 @cuda
 def test_replayed_training_equals_training_step_by_step():
     stream = synthetic_stream(200, 150, 4000, num_blocks=1).to(torch.device("cuda"))
-    small = (BackboneConfig(dim=8), BackboneConfig("MF", dim=8), BackboneConfig("MultVAE", dim=8))
+    small = (
+        *(BackboneConfig(name, dim=8) for name in ("LightGCN", "MF", "MultVAE")),
+        BackboneConfig(dim=8, loss="softmax"),
+    )
     served: list[Tensor] = []
     for record in (False, True):
         learner = CCD(_recording(CCDConfig(teachers=small), record))
