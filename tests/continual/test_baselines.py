@@ -61,6 +61,18 @@ def test_shared_settings_start_as_those_of_ccd(name):
     assert IncrementalConfig().backbone == CCDConfig().student
 
 
+@pytest.mark.parametrize("cls", [cls for cls in BASELINES if issubclass(cls, Incremental)])
+def test_a_backbone_learns_by_its_own_loss_in_every_strategy(cls, monkeypatch):
+    def never(*scores):
+        raise AssertionError("by order")
+
+    monkeypatch.setattr(BPR, "loss", never)
+    own = SMALL | {"backbone": BackboneConfig(dim=4, loss="softmax")}
+    learn(cls(config_of(cls)(**own)), small())
+    with pytest.raises(AssertionError, match="by order"):
+        learn(cls(config_of(cls)(**SMALL)), small())
+
+
 @each
 def test_nothing_is_served_before_the_first_block(cls):
     with pytest.raises(AssertionError, match="no block has been learnt yet"):
