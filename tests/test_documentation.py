@@ -84,6 +84,7 @@ def test_numbers_are_those_of_the_file_and_nothing_where_there_is_none(tmp_path)
     (tmp_path / "found.json").write_text(json.dumps(content))
     value, about = module.look_up("found.json / a / b", tmp_path)
     assert module.shown(value, 2) == "0.25 ±\N{NO-BREAK SPACE}0.12"
+    assert module.shown(0.0, 2) == "0.00" and module.shown(0.0031, 2) == "3e-03"
     assert module.shown(1234, 2) == "1,234" and about == {"seeds": 2}
     assert module.look_up("found.json / a / c", tmp_path) is None
     assert module.look_up("absent.json / a", tmp_path) is None

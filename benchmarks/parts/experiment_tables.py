@@ -85,5 +85,7 @@ def figure(value: Any) -> str:
         tail = "" if value["sd"] is None else f" ± {figure(value['sd'])}"
         return figure(value["mean"]) + tail
     if isinstance(value, float):
+        if 0 < abs(value) < 5e-5:  # a p that is no zero does not look like one
+            return f"{value:.0e}"
         return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
     return "" if value is None else str(value)

@@ -44,8 +44,9 @@ def shown(value: Any, digits: int) -> str:
         deviation = value.get("sd")
         tail = "" if deviation is None else f" ±\N{NO-BREAK SPACE}{shown(deviation, digits)}"
         return shown(value["mean"], digits) + tail
-    if isinstance(value, float):
-        return f"{value:,.{digits}f}"
+    if isinstance(value, float):  # a p that is no zero does not look like one
+        small = 0 < abs(value) < 0.5 * 10**-digits
+        return f"{value:.0e}" if small else f"{value:,.{digits}f}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return "-" if value is None else str(value)

@@ -246,6 +246,16 @@ def test_every_strategy_that_learns_steps_is_timed(tmp_path, monkeypatch):
     assert growing["steps of an epoch, last"] > growing["steps of an epoch, first"] > 2
 
 
+def test_a_small_number_does_not_look_like_zero():
+    figure = script("parts.experiment_tables").figure
+    assert [figure(value) for value in (0.0, 3e-5, 0.0123, 12.0)] == [
+        "0.0000",
+        "3e-05",
+        "0.0123",
+        "12.0",
+    ]
+
+
 @pytest.mark.parametrize("data", ["planted", "yelp"])
 def test_tables_of_the_experiments_are_those_of_the_document(data):
     """A number typed into RESULTS.md, or left from an older file, fails."""
