@@ -65,7 +65,8 @@ class BackboneConfig:
         """
         cls = self.kind()
         softmax = self.loss == "softmax"
-        if softmax and issubclass(cls, Backbone) and not (cls.inner and cls.loss == "bpr"):
+        own = issubclass(cls, Backbone) and (not cls.inner or cls.loss in ("hinge", "multinomial"))
+        if softmax and own:
             raise ConfigError(
                 f"'{self.path}' cannot learn by 'loss = \"softmax\"', which compares cosines where "
                 "others use BPR; leave it out"
