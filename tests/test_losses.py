@@ -18,6 +18,12 @@ def gradients(loss: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(loss, inputs, retain_graph=True)
 
 
+def assert_equal(loss: Tensor, expected: Tensor, *inputs: Tensor) -> None:
+    """In value and in every gradient."""
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradients(loss, *inputs), gradients(expected, *inputs))
+
+
 def sigmoid(x: Tensor) -> Tensor:
     return 1 / (1 + (-x).exp())
 
@@ -35,11 +41,7 @@ def test_bpr_equals_a_loop_over_pairs_both_ways(shape):
     for score, others in zip(positive, negative.view(6, -1), strict=True):
         for other in others:
             expected = expected - sigmoid(score - other).log()
-    loss = bpr(positive, negative)
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(
-        gradients(loss, positive, negative), gradients(expected, positive, negative)
-    )
+    assert_equal(bpr(positive, negative), expected, positive, negative)
     assert torch.autograd.gradcheck(bpr, (positive, negative))
 
 
@@ -69,11 +71,7 @@ def test_sampled_softmax_equals_a_loop_over_rows_both_ways():
         for other in others:
             total = total + other.exp()
         expected = expected - (score.exp() / total).log()
-    loss = sampled_softmax(positive, negative)
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(
-        gradients(loss, positive, negative), gradients(expected, positive, negative)
-    )
+    assert_equal(sampled_softmax(positive, negative), expected, positive, negative)
     assert torch.autograd.gradcheck(sampled_softmax, (positive, negative))
 
 
@@ -113,8 +111,7 @@ def test_relaxed_ranking_equals_a_loop_over_places_both_ways():
     everything = torch.ones(5, 4, dtype=torch.bool)
     expected = naive_ranking(listed, rest, everything)
     for loss in (relaxed_ranking(listed, rest), relaxed_ranking(listed, rest, everything)):
-        torch.testing.assert_close(loss, expected)
-        torch.testing.assert_close(gradients(loss, listed, rest), gradients(expected, listed, rest))
+        assert_equal(loss, expected, listed, rest)
     assert torch.autograd.gradcheck(relaxed_ranking, (listed, rest))
 
 
@@ -123,10 +120,8 @@ def test_padding_of_a_list_counts_for_nothing():
     listed, rest = random(4, 3), random(4, seed=1)
     real = torch.tensor([[1, 1, 1], [1, 1, 0], [0, 0, 0], [1, 0, 1]], dtype=torch.bool)
     loss, expected = relaxed_ranking(listed, rest, real), naive_ranking(listed, rest, real)
-    torch.testing.assert_close(loss, expected)
-    ours = gradients(loss, listed, rest)
-    torch.testing.assert_close(ours, gradients(expected, listed, rest))
-    assert not ours[0][~real].any()
+    assert_equal(loss, expected, listed, rest)
+    assert not gradients(loss, listed)[0][~real].any()
     other = listed.detach().masked_fill(~real, 1e3)
     torch.testing.assert_close(relaxed_ranking(other, rest, real), expected)
     assert torch.autograd.gradcheck(lambda *x: relaxed_ranking(*x, real), (listed, rest))
@@ -180,9 +175,7 @@ def test_soft_bce_equals_a_loop_both_ways():
     expected = torch.zeros((), dtype=torch.float64)
     for s, y in zip(score, label, strict=True):
         expected = expected - y * sigmoid(s).log() - (1 - y) * sigmoid(-s).log()
-    loss = soft_bce(score, label)
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(gradients(loss, score), gradients(expected, score))
+    assert_equal(soft_bce(score, label), expected, score)
     assert torch.autograd.gradcheck(soft_bce, (score, label))
 
 
@@ -213,10 +206,8 @@ def test_the_variational_loss_equals_a_loop_both_ways():
             variance = log_variance[u, k].exp()
             term = mean[u, k] ** 2 + variance - variance.log() - 1
             expected = expected + 0.2 / 2 * term
-    loss = multinomial_vae(scores, target, mean, log_variance, 0.2)
-    torch.testing.assert_close(loss, expected)
     inputs = (scores, mean, log_variance)
-    torch.testing.assert_close(gradients(loss, *inputs), gradients(expected, *inputs))
+    assert_equal(multinomial_vae(scores, target, *inputs[1:], 0.2), expected, *inputs)
     assert torch.autograd.gradcheck(lambda s, m, v: multinomial_vae(s, target, m, v, 0.2), inputs)
 
 
