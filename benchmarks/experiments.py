@@ -54,8 +54,14 @@ def started(init: str) -> dict[str, Any]:
     return {"update": {"init": init}, "teacher": {"init": init}}
 
 
-RATES = [(sp, pp) for sp in (0.9, 0.5, 1.0) for pp in (0.0, 0.5)]
-FEW = [(0.9, 0.0), (0.9, 0.5), (0.5, 0.0)]
+def rates(*pairs: tuple[float, float]) -> dict[str, dict[str, Any]]:
+    """What the proxies keep, stability and plasticity; the first pair is the reference's own."""
+    kept = {
+        f"w_SP {s}, w_PP {p}": {"keep_stability": [s], "keep_plasticity": [p]} for s, p in pairs
+    }
+    return {**kept, next(iter(kept)): {}}
+
+
 EXPERIMENTS: dict[str, dict[str, dict[str, Any]]] = {
     "proxies": {
         "both": {},
@@ -69,12 +75,7 @@ EXPERIMENTS: dict[str, dict[str, dict[str, Any]]] = {
         "proxies alone": {"teacher": {"replay": [{"anneal": 5.0, "student": 0}]}},
         "one-way": {"teacher": {"replay": [{"weight": 0.0}]}},
     },
-    "rates": {
-        f"w_SP {sp}, w_PP {pp}": {}
-        if (sp, pp) == RATES[0]
-        else {"keep_stability": [sp], "keep_plasticity": [pp]}
-        for sp, pp in RATES
-    },
+    "rates": rates(*((sp, pp) for sp in (0.9, 0.5, 1.0) for pp in (0.0, 0.5))),
     "entities": {
         "two-hop": {},
         "two-hop without prominence": started("two-hop-any"),
@@ -87,7 +88,7 @@ EXPERIMENTS: dict[str, dict[str, dict[str, Any]]] = {
 ON_YELP: dict[str, dict[str, dict[str, Any]]] = {
     "into": {"layer-0 tables": {}, "served embeddings": {"generation": {"into": "served"}}},
     "ratio": {name: EXPERIMENTS["ratio"][name] for name in ("1:1", "1:5")},
-    "rates": {f"w_SP {s}, w_PP {p}": EXPERIMENTS["rates"][f"w_SP {s}, w_PP {p}"] for s, p in FEW},
+    "rates": rates((0.9, 0.0), (0.9, 0.5), (0.5, 0.0)),
 }
 PARTS = [*EXPERIMENTS, "drift", "replay"]
 
