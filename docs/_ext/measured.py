@@ -55,7 +55,9 @@ def shown(value: Any, digits: int) -> str:
 def told_seeds(about: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     """``about`` with the seeds of the rows, where they have a number of their own."""
     own = {row["seeds"] for row in found.values() if "seeds" in row}
-    return about if not own else {**about, "seeds": "up to " * (len(own) > 1) + str(max(own))}
+    if not own:
+        return about
+    return {**about, "seeds": f"up to {max(own)}" if len(own) > 1 else max(own)}
 
 
 def origin(about: dict[str, Any]) -> str:
@@ -63,7 +65,7 @@ def origin(about: dict[str, Any]) -> str:
     given = [about[key] for key in ("metric", "hardware") if key in about]
     parts = ["; ".join(one) if isinstance(one, list) else str(one) for one in given]
     if "seeds" in about:
-        one = str(about["seeds"]) == "1"
+        one = about["seeds"] == 1
         parts.append("one seed" if one else f"{about['seeds']} seeds, mean ± standard deviation")
     if "torch" in about.get("versions", {}):
         parts.append(f"torch {about['versions']['torch']}")
