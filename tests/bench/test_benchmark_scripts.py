@@ -207,3 +207,13 @@ def test_a_summary_holds_what_was_run_and_of_how_many_seeds(tmp_path):
     each = [o.result.matrix("model").learning_average(2) for o in (first, second)]
     assert found["FineTune, model"]["LA"]["mean"] == pytest.approx(sum(each) / 2)
     assert found["FIRE, model"]["LA"]["sd"] is None
+
+
+def test_a_summary_gives_the_distilled_student_the_numbers_of_the_student(tmp_path):
+    """The ensemble has those of all its members."""
+    run_suite(from_dict(SuiteConfig, {**table(), "seeds": [0]}), tmp_path / "runs", only=["CCD"])
+    [found] = script("summary").summary(tmp_path / "runs")["tables"].values()
+    student, teacher, generated = (
+        found[f"CCD, {scorer}"]["parameters"] for scorer in ("student", "teacher", "generated")
+    )
+    assert generated == student < teacher
